@@ -1,0 +1,1 @@
+"""The login-node service: pull, plan, submit, watch, commit, merge, report."""

@@ -1,0 +1,5 @@
+"""hpcpanda: backfill supercomputers with event-based science."""
+
+from importlib.metadata import version
+
+__version__ = version("hpcpanda")

@@ -1,0 +1,1 @@
+"""The central service: a REST API over a relational store."""

@@ -1,0 +1,348 @@
+"""What dispatcher, edges and clients say to each other: bodies of the REST API under /v1, version 1.
+
+A lease of the dispatcher is named by ``(task_id, epoch)``. Everything an edge reports may be sent
+again after a lost answer; the second time changes nothing and is answered alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from hpcpanda.domain.errors import InvalidValue
+from hpcpanda.domain.intervals import EMPTY, IntervalSet
+from hpcpanda.domain.ledger import FailedEvent
+from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.task import TaskSpec
+from hpcpanda.domain.validation import MAX_EVENTS, require_between, require_name
+
+_STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+MAX_UPDATES = 10_000
+"""Most updates of one kind in a sync."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where the events of a task are, and how fast they come."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    total: int
+    ready: int
+    leased: int
+    done: int
+    failed: int
+    event_seconds: float | None = None
+    """Core-seconds an event costs, as measured; None before the first commit."""
+    events_per_second: float = 0.0
+    """Recent rate of finished events."""
+    cores_busy: float = 0.0
+    """Busy cores now, over all edges, as last reported."""
+    cores: int = 0
+    """Cores allocated to the task now, as last reported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task as the dispatcher knows it."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    owner: str
+    state: TaskState
+    spec: TaskSpec
+    progress: Progress
+    created: float
+    """Unix seconds."""
+    updated: float
+    """Unix seconds of the last change of state or counts."""
+    message: str | None = None
+    """Why the task is in this state, where that needs saying."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPage:
+    """One page of a listing, newest first."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    tasks: tuple[Task, ...]
+    next_after: int | None = None
+    """Pass as ``after`` for the next page; None on the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedEventPage:
+    """One page of a task's failed events, by event number."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    events: tuple[FailedEvent, ...]
+    next_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFile:
+    """A merged file at a site."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    path: str
+    """Absolute path on the site's file system."""
+    manifest: str
+    """Absolute path of the manifest beside it."""
+    events: IntervalSet
+    """The events in the file."""
+    digest: str
+    """``sha256:...`` of the content (not of the file's bytes)."""
+    size: int
+    """Bytes of the file."""
+
+    def __post_init__(self) -> None:
+        require_between("size", self.size, 0, MAX_EVENTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """All outputs of a task."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    files: tuple[OutputFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseInfo:
+    """An open lease as shown to people."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    epoch: int
+    edge: str
+    outstanding: int
+    """Events not yet committed."""
+    expires_in_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a task is where it is, in sentences and as data."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    state: TaskState
+    reasons: tuple[str, ...]
+    leases: tuple[LeaseInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeRegistration:
+    """An edge introduces itself. The instance id lives in the edge's state folder, so a restarted edge
+    is the same instance and a second edge under the same name is not."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    instance: str
+    cores: int
+    """Cores the site file allows, all nodes together."""
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        require_name("instance", self.instance)
+        require_between("cores", self.cores, 1, 10**9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeInfo:
+    """A registered edge."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    name: str
+    instance: str
+    cores: int
+    version: str
+    last_seen: float
+    """Unix seconds."""
+    alive: bool
+    lease_seconds: float
+    """How long a lease lasts from its grant or renewal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What an edge could run now, if it had the work."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    instance: str
+    cores: int
+    """Cores waiting for work."""
+    seconds: float
+    """For how long."""
+    task_id: int | None = None
+    """Only work of this task (an allocation that runs it wants more)."""
+    wait_s: float = 0.0
+    """How long the dispatcher may hold the answer back until there is work, 0..30 s."""
+
+    def __post_init__(self) -> None:
+        require_between("cores", self.cores, 1, 10**9)
+        require_between("seconds", self.seconds, 0.001, 1e8)
+        require_between("wait_s", self.wait_s, 0.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseGrant:
+    """Events leased to an edge."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    epoch: int
+    events: IntervalSet
+    spec: TaskSpec
+    expires_in_s: float
+    event_seconds: float | None = None
+    """Measured core-seconds an event, if known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grants:
+    """Answer to a request for work; empty when there is none."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    leases: tuple[LeaseGrant, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseCommit:
+    """Events finished under a lease."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    epoch: int
+    done: IntervalSet = EMPTY
+    failed: tuple[FailedEvent, ...] = ()
+    core_seconds: float = 0.0
+    """Wall seconds of cores that the ``done`` events took."""
+
+    def __post_init__(self) -> None:
+        require_between("core_seconds", self.core_seconds, 0.0, 1e15)
+        if len(self.failed) > MAX_UPDATES:
+            raise InvalidValue("failed", f"more than {MAX_UPDATES} in one commit; send several")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseReturn:
+    """Unprocessed events given back: deferred, never lost."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    epoch: int
+    events: IntervalSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFault:
+    """A task cannot run at this site at all: its payload does not import, its set-up fails, its merge fails."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskActivity:
+    """What an edge is doing for a task at this moment."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    cores: int
+    cores_busy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncRequest:
+    """Everything an edge has to say since the last time, in one message; also its heartbeat."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    instance: str
+    renew: tuple[tuple[int, int], ...] = ()
+    """``(task_id, epoch)`` of leases to renew."""
+    commits: tuple[LeaseCommit, ...] = ()
+    returns: tuple[LeaseReturn, ...] = ()
+    outputs: tuple[OutputFile, ...] = ()
+    faults: tuple[TaskFault, ...] = ()
+    activity: tuple[TaskActivity, ...] = ()
+    tasks: tuple[int, ...] = ()
+    """Tasks whose state the edge wants to know, beyond those named above."""
+
+    def __post_init__(self) -> None:
+        for name in ("renew", "commits", "returns", "outputs", "faults", "activity", "tasks"):
+            if len(getattr(self, name)) > MAX_UPDATES:
+                raise InvalidValue(name, f"more than {MAX_UPDATES} in one sync; send several")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitResult:
+    """Answer to one :class:`LeaseCommit`."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    epoch: int
+    accepted: IntervalSet
+    """Recorded, now or by an earlier copy of this message."""
+    refused: IntervalSet
+    """Not held under this epoch: their data must never be merged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOrder:
+    """What a task the edge has to do with needs of it now."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    state: TaskState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncReply:
+    """Answers, in the order of the request's updates."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    commits: tuple[CommitResult, ...] = ()
+    lost: tuple[tuple[int, int], ...] = ()
+    """Leases of ``renew`` that have ended: stop working under them."""
+    tasks: tuple[TaskOrder, ...] = ()
+    """State of every task named in the request. ``merging``: merge what was accepted of it here;
+    a final state: its spool may be cleaned, running work on it stopped."""
+    rejected_outputs: tuple[str, ...] = ()
+    """Paths of outputs that do not match what this edge committed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """RFC 9457 problem details, as all errors are answered."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: tuple[str, ...] = field(default=())
+    """One line a field, where several are wrong."""

@@ -1,0 +1,111 @@
+"""States and their transitions: one table each, the only place that says what may follow what."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import assert_never
+
+from hpcpanda.domain.errors import IllegalTransition
+
+
+class TaskState(StrEnum):
+    """Where a task is. Names are PanDA's (JEDI task states) where PanDA has them."""
+
+    READY = "ready"
+    """Accepted; nothing of it has been leased yet."""
+    RUNNING = "running"
+    """Some of its events are or were leased."""
+    MERGING = "merging"
+    """Every event is done or set aside as failed; outputs are being written."""
+    DONE = "done"
+    """All events are in the outputs."""
+    FINISHED = "finished"
+    """The outputs are complete but for failed events that the task's policy allows."""
+    FAILED = "failed"
+    """Stopped: more events failed than its policy allows, or it cannot be run or merged."""
+    ABORTED = "aborted"
+    """Cancelled by its user."""
+
+    @property
+    def final(self) -> bool:
+        """Whether the task will never change again."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({TaskState.DONE, TaskState.FINISHED, TaskState.FAILED, TaskState.ABORTED})
+
+
+class TaskEvent(StrEnum):
+    """What happens to a task."""
+
+    LEASE = "lease"
+    ALL_SETTLED = "all-settled"
+    OUTPUT_COMPLETE = "output-complete"
+    OUTPUT_COMPLETE_WITH_LOSSES = "output-complete-with-losses"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
+_TASK: dict[tuple[TaskState, TaskEvent], TaskState] = {
+    (TaskState.READY, TaskEvent.LEASE): TaskState.RUNNING,
+    (TaskState.RUNNING, TaskEvent.LEASE): TaskState.RUNNING,
+    (TaskState.RUNNING, TaskEvent.ALL_SETTLED): TaskState.MERGING,
+    (TaskState.MERGING, TaskEvent.OUTPUT_COMPLETE): TaskState.DONE,
+    (TaskState.MERGING, TaskEvent.OUTPUT_COMPLETE_WITH_LOSSES): TaskState.FINISHED,
+} | {
+    (state, event): to
+    for state in (TaskState.READY, TaskState.RUNNING, TaskState.MERGING)
+    for event, to in ((TaskEvent.FAIL, TaskState.FAILED), (TaskEvent.CANCEL, TaskState.ABORTED))
+}
+
+
+def next_task_state(state: TaskState, event: TaskEvent) -> TaskState:
+    """The state after ``event``.
+
+    Raises:
+        IllegalTransition: the event makes no sense in this state.
+    """
+    try:
+        return _TASK[state, event]
+    except KeyError:
+        raise IllegalTransition(f"a task that is {state} cannot take '{event}'") from None
+
+
+class AllocationState(StrEnum):
+    """Where an allocation is, as its edge sees it."""
+
+    PLANNED = "planned"
+    """Recorded by the edge; not known to be in the batch system."""
+    QUEUED = "queued"
+    RUNNING = "running"
+    ENDED = "ended"
+    """Out of the batch system; its journals may still hold events to commit."""
+    CLOSED = "closed"
+    """Everything of it is committed or given back."""
+
+
+class AllocationEvent(StrEnum):
+    """What happens to an allocation."""
+
+    SUBMITTED = "submitted"
+    STARTED = "started"
+    GONE = "gone"
+    RECOVERED = "recovered"
+
+
+def next_allocation_state(state: AllocationState, event: AllocationEvent) -> AllocationState:
+    """The state after ``event``. Batch systems report late, twice and out of order, so an event that
+    is behind the state changes nothing."""
+    order = list(AllocationState)
+    match event:
+        case AllocationEvent.SUBMITTED:
+            to = AllocationState.QUEUED
+        case AllocationEvent.STARTED:
+            to = AllocationState.RUNNING
+        case AllocationEvent.GONE:
+            to = AllocationState.ENDED
+        case AllocationEvent.RECOVERED:
+            to = AllocationState.CLOSED
+        case _:
+            assert_never(event)
+    return max(state, to, key=order.index)

@@ -1,0 +1,1 @@
+"""Event streaming: range policy, segments, journal, recovery."""

@@ -1,0 +1,1 @@
+"""Segments to output files, in event order."""

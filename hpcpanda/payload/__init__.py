@@ -1,0 +1,1 @@
+"""The contract with user code, its three forms, and the checker."""
