@@ -67,6 +67,9 @@ class FrameKind(IntEnum):
     CLOSE = 6
 
 
+_KINDS: Final = frozenset(kind.value for kind in FrameKind)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalHeader:
     """Whose journal it is."""
@@ -175,7 +178,7 @@ def _frames(data: bytes, at: int) -> list[tuple[FrameKind, memoryview, int]]:
         if length > _MAX_BODY or behind > len(data):
             break
         body = view[at + _FRAME.size : behind]
-        if zlib.crc32(body, zlib.crc32(bytes((kind,)))) != crc or kind not in FrameKind:
+        if zlib.crc32(body, zlib.crc32(bytes((kind,)))) != crc or kind not in _KINDS:
             break
         found.append((FrameKind(kind), body, behind))
         at = behind
