@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.task import TaskSpec
 
@@ -67,6 +67,8 @@ class MergePack:
     accepted: tuple[AcceptedEvents, ...]
     output: str
     """Path of the merged file."""
+    failed: IntervalSet = EMPTY
+    """Events set aside for good, for the manifest."""
     provenance: dict[str, str] = field(default_factory=dict)
     """Free facts for the manifest: site, dispatcher, versions."""
     nodes: int = 1
@@ -129,6 +131,8 @@ class Drain:
     __pydantic_config__: ClassVar = _STRICT
 
     grace_s: float
+    pack_id: str | None = None
+    """Only this pack; without it all packs, and the allocation with them."""
     kind: Literal["drain"] = "drain"
 
 
@@ -156,6 +160,10 @@ class PackStatus:
     event_seconds: float | None = None
     backlog_s: float = 0.0
     """Work in hand, in seconds of all the pack's cores."""
+    idle: bool = False
+    """Nothing to hand out and nothing in hand."""
+    progress: float = 0.0
+    """Share of its work that a merge pack has done, 0..1."""
     error: str | None = None
     """Why the pack failed; a set-up error is the task's fault at this site."""
     result: dict[str, str | int] = field(default_factory=dict)

@@ -110,7 +110,8 @@ def encode(output: object, events: int) -> tuple[Schema, list[Buffer]]:
 def _column(name: str, value: object) -> tuple[Column, Array]:
     counts = value.counts if isinstance(value, Items) else None
     array = np.ascontiguousarray(value.content if isinstance(value, Items) else value)
-    if array.dtype.kind not in _KINDS or array.dtype.hasobject:
+    kind = array.dtype
+    if kind.kind not in _KINDS or kind.hasobject or kind.names is not None or not kind.itemsize:
         raise InvalidValue(
             f"result[{name!r}]", f"type {array.dtype} cannot be stored; use numbers, bool or fixed bytes"
         )
@@ -136,6 +137,8 @@ def _check_rows(columns: Sequence[Column], arrays: Sequence[Array], events: int)
                     f"result[{column.name!r}]",
                     f"counts column {column.counts!r} is not an integer event column",
                 )
+            if (counter[1] < 0).any():
+                raise InvalidValue(f"result[{column.counts!r}]", "counts rows and has negative values")
             expected = int(counter[1].sum())
         if len(array) != expected:
             raise InvalidValue(

@@ -74,6 +74,7 @@ class Recorder:
         self._dirty: list[int] = []
         self._pending: list[Recorded] = []
         self._prologue = b""
+        self._new_file = False
         self.error: OSError | None = None
         self._changed = threading.Condition()
         self._closing = False
@@ -156,6 +157,7 @@ class Recorder:
             path = segment_path(self._journal_path, self._segment)
             self._segment_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
             self._offset = 0
+            self._new_file = True
 
     def _sync_loop(self) -> None:
         while True:
@@ -167,8 +169,13 @@ class Recorder:
                 full, self._dirty = self._dirty, []
                 closing, current = self._closing, self._segment_fd
                 prologue, self._prologue = self._prologue, b""
+                new_file, self._new_file = self._new_file, False
             try:
+                if new_file:
+                    _sync_folder(self._journal_path.parent)
                 self._sync_group(group, full, current, prologue)
+                if closing and self.error is not None:
+                    return
                 if closing:
                     write_all(self._journal_fd, [frame(FrameKind.CLOSE)])
                     os.fsync(self._journal_fd)

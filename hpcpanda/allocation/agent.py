@@ -1,0 +1,405 @@
+"""The node agent: keeps every core of its node busy with ranges and writes what they yield.
+
+All I/O of a node happens here, in one thread around one selector; what to do is decided by
+:class:`~hpcpanda.allocation.node_work.NodeWork`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from hpcpanda.allocation.board import Board
+from hpcpanda.allocation.forkserver import Exited, Forked, ForkServer, SetUp
+from hpcpanda.allocation.messages import (
+    Bye,
+    Chunk,
+    Columns,
+    Finish,
+    Forget,
+    SetAside,
+    ToAgent,
+    ToCoordinator,
+)
+from hpcpanda.allocation.node_work import NodeWork
+from hpcpanda.allocation.process_watch import tree_rss_bytes
+from hpcpanda.allocation.wire import (
+    COMMAND,
+    FAILED_HEAD,
+    SCHEMA_RIGHT,
+    SCHEMA_WRONG,
+    STOP,
+    Frame,
+    FrameReader,
+    WorkerFrame,
+)
+from hpcpanda.allocation.worker_log import LogPipe, NodeLog
+from hpcpanda.domain.errors import CorruptData, InvalidValue
+from hpcpanda.domain.task import TaskSpec
+from hpcpanda.events.columns import Schema
+from hpcpanda.events.journal import ENTRY, FailedInEpoch
+from hpcpanda.events.recorder import Recorder
+
+REPORT_S: Final = 0.05
+_STATUS_S: Final = 1.0
+_WATCH_S: Final = 0.5
+_BROKEN_WORKERS: Final = 3
+"""So many workers in a row that die before they are ready mean that the payload cannot run here."""
+
+_SCHEMA = TypeAdapter(Schema)
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """A worker as its agent knows it."""
+
+    slot: int
+    sock: socket.socket
+    reader: FrameReader
+    log: LogPipe
+    pid: int = 0
+    ready: bool = False
+    hung_up: bool = False
+    status: int | None = None
+    condemned: str | None = None
+    """Why the agent ended it."""
+
+
+class Agent:
+    """One node's agent."""
+
+    def __init__(
+        self,
+        *,
+        spec: TaskSpec,
+        work: NodeWork,
+        recorder: Recorder,
+        server: ForkServer,
+        server_log: LogPipe,
+        board: Board,
+        log: NodeLog,
+        send: Callable[[ToCoordinator], None],
+        selector: selectors.BaseSelector,
+    ) -> None:
+        self._spec = spec
+        self._work = work
+        self._recorder = recorder
+        self._server = server
+        self._board = board
+        self._log = log
+        self._send = send
+        self._selector = selector
+        self._workers: dict[int, WorkerProcess] = {}
+        self._unborn: deque[WorkerProcess] = deque()
+        self._set_up = False
+        self._broken = 0
+        self._finish_at: float | None = None
+        self._bye: Bye | None = None
+        now = time.monotonic()
+        self._began = self._reported = self._status = self._watched = now
+        selector.register(server.sock, selectors.EVENT_READ, self._on_server)
+        selector.register(server_log.fd, selectors.EVENT_READ, lambda: self._on_log(server_log))
+        self._server_log = server_log
+
+    @property
+    def ended(self) -> bool:
+        """Whether the agent has said bye."""
+        return self._bye is not None
+
+    def receive(self, message: ToAgent) -> None:
+        """Act on a message of the coordinator."""
+        match message:
+            case Chunk():
+                self._work.add(message)
+                self._feed_all()
+            case SetAside():
+                self._record(lambda: self._recorder.set_aside(
+                    FailedInEpoch(epoch=message.epoch, events=(message.event,))
+                ))  # fmt: skip
+            case Columns():
+                self._fix_schema(message.schema)
+            case Forget():
+                self._work.forget(message.epochs)
+            case Finish():
+                self.finish(message.grace_s)
+
+    def finish(self, grace_s: float) -> None:
+        """Start no new range, give running ones ``grace_s``, then end."""
+        deadline = time.monotonic() + grace_s
+        self._finish_at = min(deadline, self._finish_at or deadline)
+        self._work.stop()
+        for worker in self._workers.values():
+            try:
+                worker.sock.send(STOP)
+            except OSError:
+                continue
+        self.tick()
+
+    def tick(self) -> float:
+        """Do what is due; gives the seconds until the next time something may be due."""
+        now = time.monotonic()
+        if now - self._watched >= _WATCH_S:
+            self._watched = now
+            self._watch(now)
+        if self._recorder.error is not None and not self.ended:
+            self._end(f"the spool folder refuses writing: {self._recorder.error}")
+        if now - self._reported >= REPORT_S:
+            self._report(now)
+        if self._finish_at is not None and not self.ended:
+            if now >= self._finish_at:
+                self._kill_all()
+            if not self._work.in_hand or not self._workers:
+                self._end(None)
+        return REPORT_S if self._work.in_hand or self._work.has_news else _WATCH_S
+
+    def _report(self, now: float) -> None:
+        self._reported = now
+        over = now - self._status
+        if over >= _STATUS_S:
+            self._status = now
+            report = self._work.report(now, occupancy_over=over)
+        else:
+            report = self._work.report(now)
+        if report is not None:
+            self._send(report)
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._set_up and not self.ended and (want := self._work.want()):
+            self._send(want)
+
+    # ---- fork server ----
+
+    def _on_server(self) -> None:
+        notices = self._server.notices()
+        if notices is None:
+            self._end("the fork server has died")
+            return
+        for notice in notices:
+            match notice:
+                case SetUp(error=None):
+                    self._set_up = True
+                    for slot in range(len(self._work.slots)):
+                        self._start_worker(slot)
+                    self._report(time.monotonic())
+                case SetUp(error=error):
+                    self._end(f"set-up of the payload failed: {error}", payload_fault=True)
+                case Forked(pid=pid):
+                    self._unborn.popleft().pid = pid
+                case Exited(pid=pid, status=status):
+                    for worker in list(self._workers.values()):
+                        if worker.pid == pid:
+                            worker.status = status
+                            self._bury_if_dead(worker)
+
+    def _start_worker(self, slot: int) -> None:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0)
+        pipe = LogPipe(self._log)
+        worker = WorkerProcess(slot, ours, FrameReader(ours), pipe)
+        self._board.clear(slot)
+        self._workers[slot] = worker
+        self._unborn.append(worker)
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_worker(worker))
+        self._selector.register(pipe.fd, selectors.EVENT_READ, lambda: self._on_log(pipe))
+        self._server.fork_worker(slot, theirs, pipe.write_end)
+        theirs.close()
+        os.close(pipe.write_end)
+
+    def _on_log(self, pipe: LogPipe) -> None:
+        if not pipe.read():
+            self._selector.unregister(pipe.fd)
+
+    # ---- workers ----
+
+    def _on_worker(self, worker: WorkerProcess) -> None:
+        try:
+            frames = worker.reader.read()
+            if frames is None:
+                self._selector.unregister(worker.sock)
+                worker.hung_up = True
+                self._bury_if_dead(worker)
+                return
+            for frame in frames:
+                self._on_frame(worker, frame)
+        except (CorruptData, ValueError) as problem:
+            self._kill(worker, f"the worker broke its protocol: {problem}")
+            return
+        if worker.ready:
+            self._feed(worker)
+            if self._work.has_failures:
+                self._report(time.monotonic())
+            else:
+                self._ask()
+
+    def _on_frame(self, worker: WorkerProcess, frame: Frame) -> None:
+        now = time.monotonic()
+        match frame.kind:
+            case WorkerFrame.READY:
+                worker.ready = True
+                self._broken = 0
+            case WorkerFrame.SCHEMA:
+                right = self._is_right(_SCHEMA.validate_json(bytes(frame.entries)))
+                worker.sock.send(SCHEMA_RIGHT if right else SCHEMA_WRONG)
+            case WorkerFrame.RESULTS:
+                entries = np.frombuffer(frame.entries, dtype=ENTRY).copy()
+                if int(entries["length"].sum()) != len(frame.data):
+                    raise CorruptData("entries and data of a frame do not agree")
+                self._work.results(worker.slot, entries, now)
+                self._record(lambda: self._recorder.record(entries, [frame.data]))
+            case WorkerFrame.FAILED:
+                first, last, epoch = FAILED_HEAD.unpack_from(frame.entries)
+                text = bytes(frame.entries[FAILED_HEAD.size :]).decode(errors="replace")
+                self._work.failed(worker.slot, epoch, first, last, text, now)
+            case WorkerFrame.SKIPPED:
+                first, last, epoch = FAILED_HEAD.unpack(frame.entries)
+                self._work.skipped(worker.slot, epoch, first, last, now)
+            case WorkerFrame.BROKEN:
+                worker.condemned = json.loads(bytes(frame.entries))
+
+    def _is_right(self, schema: Schema) -> bool:
+        """The first columns are everybody's: whether these are the same."""
+        if self._recorder.schema is None:
+            self._fix_schema(schema)
+            self._send(Columns(schema=schema))
+        return self._recorder.schema == schema
+
+    def _fix_schema(self, schema: Schema) -> None:
+        try:
+            self._recorder.fix_schema(schema)
+        except InvalidValue as problem:
+            self._end(f"two nodes saw different results: {problem}")
+
+    def _feed_all(self) -> None:
+        for worker in self._workers.values():
+            if worker.ready:
+                self._feed(worker)
+
+    def _feed(self, worker: WorkerProcess) -> None:
+        while not worker.condemned and not worker.hung_up and not self._work.stopped:
+            command = self._work.next_command(worker.slot, time.monotonic())
+            if command is None:
+                return
+            message = COMMAND.pack(
+                command.epoch, command.first, command.last, command.step, command.latest_start
+            )
+            try:
+                worker.sock.send(message)
+            except OSError:
+                return
+
+    def _bury_if_dead(self, worker: WorkerProcess) -> None:
+        """When a worker has hung up and its exit status is known: blame its range, replace it."""
+        if not worker.hung_up or worker.status is None or self._workers.get(worker.slot) is not worker:
+            return
+        now = time.monotonic()
+        del self._workers[worker.slot]
+        guilty = self._board.read(worker.slot)
+        finishing = self._finish_at is not None and worker.condemned is None
+        error = f"{worker.condemned or _obituary(worker.status)}"
+        if tail := worker.log.tail():
+            error += f"; it last printed: {tail}"
+        if guilty is not None and not finishing:
+            held = self._work.slots[worker.slot].outstanding.get(guilty.epoch)
+            if held is not None and held.covers(guilty.first, guilty.last):
+                self._work.failed(worker.slot, guilty.epoch, guilty.first, guilty.last, error, now)
+        self._work.vacate(worker.slot, now)
+        self._discard(worker)
+        self._broken += not worker.ready
+        if self._broken >= _BROKEN_WORKERS:
+            self._end(f"workers die before they are ready: {error}", payload_fault=True)
+        elif self._finish_at is None and not self.ended:
+            self._start_worker(worker.slot)
+            self._report(now)
+
+    def _discard(self, worker: WorkerProcess) -> None:
+        for fd in (worker.sock.fileno(), worker.log.fd):
+            if fd in self._selector.get_map():
+                self._selector.unregister(fd)
+        worker.sock.close()
+        worker.log.close()
+
+    def _watch(self, now: float) -> None:
+        """End workers that take too long or too much memory, and a set-up that never ends."""
+        limits = self._spec.resources
+        if not self._set_up and now - self._began > limits.setup_timeout_s:
+            self._end(f"set-up took longer than {limits.setup_timeout_s} s", payload_fault=True)
+        for worker in self._workers.values():
+            if worker.pid == 0 or worker.condemned:
+                continue
+            in_hand = self._board.read(worker.slot)
+            if in_hand is not None and now - in_hand.since > limits.range_timeout_s:
+                self._kill(worker, f"the range took longer than {limits.range_timeout_s} s")
+            used = tree_rss_bytes(worker.pid) >> 20
+            if used > limits.memory_mb:
+                self._kill(
+                    worker, f"the worker used {used} MiB of memory; the limit is {limits.memory_mb} MiB"
+                )
+
+    def _kill(self, worker: WorkerProcess, why: str | None) -> None:
+        worker.condemned = worker.condemned or why
+        for kill in (os.killpg, os.kill):
+            try:
+                kill(worker.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+
+    def _kill_all(self) -> None:
+        for worker in self._workers.values():
+            if worker.pid:
+                self._kill(worker, None)
+
+    # ---- output ----
+
+    def _record(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as problem:
+            self._end(f"the spool folder refuses writing: {problem}")
+
+    def _end(self, error: str | None, *, payload_fault: bool = False) -> None:
+        """Stop everything, make durable what is finished, say bye. The first reason counts."""
+        if self.ended:
+            return
+        self._work.stop()
+        self._bye = Bye(error=error, payload_fault=payload_fault)
+        if payload_fault and (tail := self._server_log.tail()) and error is not None:
+            self._bye = Bye(error=f"{error}; it last printed: {tail}", payload_fault=True)
+        self._selector.unregister(self._server.sock)
+        self._server.close()
+        for worker in self._workers.values():
+            self._discard(worker)
+            self._work.vacate(worker.slot, time.monotonic())
+        self._workers.clear()
+        try:
+            self._recorder.close()
+        except OSError as problem:
+            self._bye = Bye(error=f"the spool folder refuses writing: {problem}")
+        self._report(time.monotonic())
+        self._send(self._bye)
+
+
+def _obituary(status: int) -> str:
+    if status < 0:
+        try:
+            return f"the worker was ended by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"the worker was ended by signal {-status}"
+    return f"the worker left with exit status {status}"
+
+
+def node_log_path(logs: Path, pack_id: str, rank: int) -> Path:
+    """Where the payloads of a node print to."""
+    return logs / f"{pack_id}-r{rank}.payload.log"

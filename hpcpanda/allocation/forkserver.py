@@ -1,0 +1,222 @@
+"""The fork server of a node: runs the payload's set-up once, then forks workers that share its memory.
+
+It is itself forked from the node agent before MPI is initialised and before any thread is started,
+so nothing is ever forked under MPI. The agent talks to it over a datagram-like socket pair and passes
+each worker's descriptors along. It dies with the agent, and the workers die with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import selectors
+import signal
+import socket
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+from hpcpanda.allocation.board import Board
+from hpcpanda.allocation.worker import AgentGone, Worker, report_broken
+from hpcpanda.domain.errors import HpcPandaError
+from hpcpanda.domain.task import TaskSpec
+from hpcpanda.payload.forms import Prepared, prepare
+from hpcpanda.payload.inputs import CutPoints
+
+_PR_SET_PDEATHSIG: Final = 1
+_MAX_MESSAGE: Final = 65536
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the parent dies: prctl(2), PR_SET_PDEATHSIG."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """The set-up has ended."""
+
+    seconds: float
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A worker process exists."""
+
+    slot: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A worker process has ended; ``status`` as of :func:`os.waitstatus_to_exitcode`."""
+
+    pid: int
+    status: int
+
+
+Notice = SetUp | Forked | Exited
+_NOTICES: Final = {c.__name__: c for c in (SetUp, Forked, Exited)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkServerSettings:
+    """What the fork server needs to know before it is forked."""
+
+    spec: TaskSpec
+    work_folder: Path
+    """Node-local; each worker gets a folder of its own in it."""
+    pins: tuple[int, ...]
+    """Processor of each slot; empty: workers are not pinned."""
+    log: int
+    """Descriptor for what the set-up prints."""
+
+
+class ForkServer:
+    """The agent's side."""
+
+    def __init__(self, settings: ForkServerSettings, board: Board) -> None:
+        self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.sock.close()
+            _serve(settings, board, theirs)
+        theirs.close()
+        self.sock.settimeout(0)
+
+    def fork_worker(self, slot: int, sock: socket.socket, log: int) -> None:
+        """Ask for a worker; a :class:`Forked` notice follows."""
+        socket.send_fds(self.sock, [str(slot).encode()], [sock.fileno(), log])
+
+    def notices(self) -> list[Notice] | None:
+        """What it has said since the last call; None when it is gone."""
+        found: list[Notice] = []
+        while True:
+            try:
+                raw = self.sock.recv(_MAX_MESSAGE)
+            except BlockingIOError:
+                return found
+            except ConnectionError:
+                raw = b""
+            if not raw:
+                return found or None
+            name, values = json.loads(raw)
+            found.append(_NOTICES[name](*values))
+
+    def close(self) -> None:
+        """End it and every worker that is left."""
+        self.sock.close()
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+def _serve(settings: ForkServerSettings, board: Board, sock: socket.socket) -> NoReturn:
+    """The fork server's own process."""
+    try:
+        die_with_parent()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        _redirect(settings.log)
+        began = time.monotonic()
+        try:
+            prepared = prepare(settings.spec)
+        except HpcPandaError as problem:
+            _tell(sock, SetUp(time.monotonic() - began, str(problem)))
+            os._exit(1)
+        _tell(sock, SetUp(time.monotonic() - began, None))
+        _loop(settings, board, sock, prepared)
+    except BaseException:  # noqa: BLE001 - nothing may return into the agent's stack
+        traceback.print_exc()
+    os._exit(0)
+
+
+def _loop(settings: ForkServerSettings, board: Board, sock: socket.socket, prepared: Prepared) -> None:
+    wake, wake_end = os.pipe()
+    for end in (wake, wake_end):
+        os.set_blocking(end, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+    selector = selectors.DefaultSelector()
+    selector.register(sock, selectors.EVENT_READ)
+    selector.register(wake, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            if key.fd == wake:
+                os.read(wake, 4096)
+                _reap(sock)
+                continue
+            message, fds, _, _ = socket.recv_fds(sock, 64, 2)
+            if not message:
+                return
+            slot = int(message)
+            pid = os.fork()
+            if pid == 0:
+                selector.close()
+                signal.set_wakeup_fd(-1)
+                os.close(wake)
+                os.close(wake_end)
+                sock.close()
+                _work(settings, board, slot, prepared, fds)
+            for fd in fds:
+                os.close(fd)
+            _tell(sock, Forked(slot, pid))
+
+
+def _work(
+    settings: ForkServerSettings, board: Board, slot: int, prepared: Prepared, fds: list[int]
+) -> NoReturn:
+    """A worker's own process."""
+    code = 1
+    try:
+        die_with_parent()
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if settings.pins:
+            os.sched_setaffinity(0, {settings.pins[slot]})
+        sock = socket.socket(fileno=fds[0])
+        _redirect(fds[1])
+        os.close(fds[1])
+        folder = settings.work_folder / f"slot-{slot}"
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
+        align = CutPoints(settings.spec.inputs).align
+        try:
+            Worker(slot, sock, board, prepared.runner(folder), align).serve()
+            code = 0
+        except AgentGone:
+            pass
+        except BaseException as problem:  # noqa: BLE001 - the agent must hear of anything
+            traceback.print_exc()
+            report_broken(sock, problem)
+    finally:
+        os._exit(code)
+
+
+def _reap(sock: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        _tell(sock, Exited(pid, os.waitstatus_to_exitcode(status)))
+
+
+def _tell(sock: socket.socket, notice: Notice) -> None:
+    values = [getattr(notice, name) for name in notice.__slots__]
+    sock.send(json.dumps([type(notice).__name__, values]).encode())
+
+
+def _redirect(log: int) -> None:
+    """Read stdin from nowhere, write stdout and stderr to the log."""
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+    os.dup2(log, 1)
+    os.dup2(log, 2)

@@ -1,0 +1,258 @@
+"""The head: first process of an allocation. ``python -m hpcpanda.allocation.head ALLOCATION SPOOL``.
+
+It opens the plan, starts packs, passes the edge's messages on, starts dead packs again, writes the
+status, and ends when there is nothing left to do. Started again in the same folder (a requeued batch
+job), it goes on with whatever the journals do not show as done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from hpcpanda.allocation.event_pack import FROM_HEAD, STATUS
+from hpcpanda.allocation.head_rules import Effect, HeadRules, Kill, Launch, Tell
+from hpcpanda.allocation.launch import DirectLauncher, PackLauncher, RunningPack
+from hpcpanda.allocation.pack_run import PACK_RUN, PackRun
+from hpcpanda.allocation.plan import AllocationPlan, AllocationStatus, EventPack, Pack, PackStatus
+from hpcpanda.allocation.recovery import events_left, last_incarnation
+from hpcpanda.allocation.spool import MESSAGE, PLAN, Spool, read_message, write_message
+from hpcpanda.allocation.spool import STATUS as ALLOCATION_STATUS
+from hpcpanda.domain.errors import HpcPandaError, SchedulerFailed
+from hpcpanda.domain.site import PackVia
+
+_INBOX_S: Final = 0.25
+_STATUS_S: Final = 1.0
+_MODULES: Final = {"events": "hpcpanda.allocation.event_pack", "merge": "hpcpanda.allocation.merge_pack"}
+
+
+class Head:
+    """The head's I/O around :class:`~hpcpanda.allocation.head_rules.HeadRules`."""
+
+    def __init__(self, allocation_id: str, spool: Path) -> None:
+        self._spool = Spool(spool)
+        self._folder = self._spool.allocation(allocation_id)
+        self._folder.create()
+        self._plan = read_message(self._folder.plan, PLAN)
+        self._launcher: PackLauncher = _launcher(self._plan)
+        self._rules = HeadRules(self._plan, time.monotonic())
+        self._running: dict[str, RunningPack] = {}
+        self._lines: dict[str, bytes] = {}
+        self._inbox_read = 0
+        self._inbox_at = 0.0
+        self._written = 0.0
+        self._selector = selectors.DefaultSelector()
+        self._wake_on_signals()
+        self._note("allocation-started", nodes=self._plan.nodes, cores=self._plan.site.nodes.cores)
+
+    def run(self) -> None:
+        """Live until the allocation has nothing left to do."""
+        while not self._rules.ended:
+            now = time.monotonic()
+            if now - self._inbox_at >= _INBOX_S:
+                self._inbox_at = now
+                self._read_inbox()
+            self._do(self._rules.tick(time.monotonic()))
+            if now - self._written >= _STATUS_S:
+                self._write_status("draining" if self._rules.draining else "running")
+            for key, _ in self._selector.select(_INBOX_S):
+                key.data()
+            self._reap()
+        self._launcher.close()
+        self._note("allocation-ended")
+        self._write_status("ended")
+
+    # ---- the edge ----
+
+    def _read_inbox(self) -> None:
+        while True:
+            path = self._folder.message(self._inbox_read + 1)
+            try:
+                message = read_message(path, MESSAGE)
+            except FileNotFoundError:
+                return
+            except HpcPandaError as problem:
+                _say(f"inbox message refused: {problem}")
+                self._inbox_read += 1
+                continue
+            self._inbox_read += 1
+            self._do(self._rules.on_message(message, time.monotonic()))
+
+    def _write_status(self, state: str) -> None:
+        self._written = time.monotonic()
+        status = AllocationStatus(
+            allocation_id=self._plan.allocation_id,
+            state=state,  # type: ignore[arg-type]
+            head_pid=os.getpid(),
+            host=socket.gethostname(),
+            written=time.time(),
+            inbox_read=self._inbox_read,
+            packs=tuple(life.status for life in self._rules.packs.values()),
+        )
+        try:
+            write_message(self._folder.status, ALLOCATION_STATUS, status, durable=state == "ended")
+        except OSError as problem:
+            _say(f"the status cannot be written: {problem}")
+
+    def _note(self, what: str, **facts: str | float) -> None:
+        """Add a line to the allocation's history."""
+        line = json.dumps({"at": time.time(), "what": what} | facts) + "\n"
+        try:
+            with self._folder.history.open("a") as file:
+                file.write(line)
+        except OSError as problem:
+            _say(f"the history cannot be written: {problem}")
+
+    # ---- packs ----
+
+    def _do(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Launch():
+                    self._launch(effect)
+                case Tell():
+                    self._tell(effect)
+                case Kill():
+                    self._note("pack-killed", pack=effect.pack_id)
+                    self._running[effect.pack_id].kill()
+
+    def _launch(self, effect: Launch) -> None:
+        pack: Pack = effect.pack
+        incarnation = 0
+        if isinstance(pack, EventPack):
+            events = self._spool.events(pack.task_id)
+            events.mkdir(parents=True, exist_ok=True)
+            incarnation = last_incarnation(events, self._plan.allocation_id, pack.pack_id) + 1
+            left = events_left(events, self._plan.allocation_id, pack)
+            pack = EventPack(
+                pack_id=pack.pack_id,
+                nodes=pack.nodes,
+                task_id=pack.task_id,
+                spec=pack.spec,
+                events=left,
+                event_seconds=pack.event_seconds,
+            )
+        run = PackRun(
+            allocation_id=self._plan.allocation_id,
+            spool=str(self._spool.path),
+            site=self._plan.site,
+            pack=pack,
+            incarnation=incarnation,
+            seconds=effect.seconds,
+        )
+        run_file = self._folder.packs / f"{pack.pack_id}-i{incarnation}.json"
+        try:
+            write_message(run_file, PACK_RUN, run)
+            started = self._launcher.start(
+                _MODULES[pack.kind], run_file, ranks=pack.nodes, log=self._folder.logs / f"{pack.pack_id}.log"
+            )
+        except (SchedulerFailed, OSError) as problem:
+            self._note("pack-not-started", pack=pack.pack_id, error=str(problem))
+            self._do(self._rules.on_exit(pack.pack_id, str(problem), time.monotonic()))
+            return
+        self._note(
+            "pack-started", pack=pack.pack_id, kind=pack.kind, task=pack.task_id, incarnation=incarnation
+        )
+        self._running[pack.pack_id] = started
+        self._lines[pack.pack_id] = b""
+        self._selector.register(started.reports, selectors.EVENT_READ, lambda: self._on_reports(pack.pack_id))
+
+    def _tell(self, effect: Tell) -> None:
+        pack = self._running.get(effect.pack_id)
+        if pack is None:
+            return
+        try:
+            pack.tell(FROM_HEAD.dump_json(effect.message) + b"\n")
+        except OSError:
+            _say(f"pack {effect.pack_id} does not listen any more")
+
+    def _on_reports(self, pack_id: str) -> None:
+        pack = self._running[pack_id]
+        try:
+            got = os.read(pack.reports, 1 << 16)
+        except BlockingIOError:
+            return
+        if not got:
+            self._selector.unregister(pack.reports)
+            return
+        *lines, self._lines[pack_id] = (self._lines[pack_id] + got).split(b"\n")
+        for line in lines:
+            self._on_line(pack_id, line)
+
+    def _on_line(self, pack_id: str, line: bytes) -> None:
+        try:
+            status: PackStatus = STATUS.validate_json(line)
+        except ValueError:
+            if line:  # the launcher's own words
+                _say(f"pack {pack_id}: {line[:500].decode(errors='replace')}")
+            return
+        if status.pack_id != pack_id:
+            return
+        before = self._rules.packs[pack_id].status
+        self._do(self._rules.on_report(status, time.monotonic()))
+        if (before.state, before.idle) != (status.state, status.idle):
+            self._written = 0.0
+
+    def _reap(self) -> None:
+        """Notice packs that have ended, after their last words were read."""
+        for pack_id, pack in list(self._running.items()):
+            how = pack.exited()
+            if how is None:
+                continue
+            while pack.reports in self._selector.get_map():
+                self._selector.select(_INBOX_S)
+                self._on_reports(pack_id)
+            del self._running[pack_id]
+            pack.close()
+            self._note("pack-ended", pack=pack_id, how=how)
+            self._written = 0.0
+            self._do(self._rules.on_exit(pack_id, how, time.monotonic()))
+
+    def _wake_on_signals(self) -> None:
+        """SIGTERM drains; SIGCHLD only wakes the loop."""
+        wake, wake_end = os.pipe()
+        os.set_blocking(wake, False)
+        os.set_blocking(wake_end, False)
+        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+
+        def on_signal() -> None:
+            if set(os.read(wake, 64)) - {signal.SIGCHLD}:
+                self._note("told-to-end")
+                self._do(self._rules.drain(self._plan.site.allocation.grace_s, time.monotonic()))
+
+        self._selector.register(wake, selectors.EVENT_READ, on_signal)
+
+
+def _launcher(plan: AllocationPlan) -> PackLauncher:
+    """The launcher that the site file names; Parsl takes a second to import, so only when wanted."""
+    if plan.site.launcher.packs is PackVia.DIRECT:
+        return DirectLauncher(plan.site.launcher)
+    from hpcpanda.allocation.launch_parsl import ParslLauncher
+
+    return ParslLauncher(plan)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"head: {text}\n")
+    sys.stderr.flush()
+
+
+def main() -> None:
+    """Entry point."""
+    with contextlib.suppress(PermissionError):  # it may lead a session already
+        os.setsid()
+    Head(sys.argv[1], Path(sys.argv[2])).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Start packs through Parsl's MPIExecutor, which gives each its own nodes of the allocation.
+
+Parsl runs shell commands without a line to them; named pipes in a folder of the head's node make one.
+The head never hands Parsl more than fits the free nodes: a backlogged MPI task makes its manager loop
+(Parsl pull request 3800).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import parsl
+from parsl.addresses import address_by_hostname
+from parsl.config import Config
+from parsl.executors import MPIExecutor
+from parsl.launchers import SimpleLauncher
+from parsl.providers import LocalProvider
+
+from hpcpanda.allocation.launch import RunningPack
+from hpcpanda.allocation.plan import AllocationPlan
+from hpcpanda.domain.errors import SchedulerFailed
+
+_LABEL = "packs"
+_LAUNCHERS = ("mpiexec", "srun", "aprun")
+
+
+class ParslLauncher:
+    """Packs as Parsl MPI apps."""
+
+    def __init__(self, plan: AllocationPlan) -> None:
+        launcher = Path(plan.site.launcher.command[0]).name
+        if launcher not in _LAUNCHERS:
+            raise SchedulerFailed(f"launcher.command: Parsl drives {', '.join(_LAUNCHERS)}, not {launcher!r}")
+        self._folder = Path(tempfile.mkdtemp(prefix="hpcpanda-parsl-"))
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        shared = plan.site.nodes.oversubscribe
+        if shared:
+            nodes = self._folder / "nodes"
+            nodes.write_text("localhost\n" * plan.nodes)
+            os.environ["PBS_NODEFILE"] = str(nodes)
+        executor = MPIExecutor(
+            label=_LABEL,
+            mpi_launcher=launcher,
+            max_workers_per_block=plan.nodes,
+            address="127.0.0.1" if shared else address_by_hostname(),
+            loopback_address="127.0.0.1",
+            provider=LocalProvider(launcher=SimpleLauncher(), init_blocks=1, min_blocks=1, max_blocks=1),
+        )
+        self._kernel = parsl.load(
+            Config(executors=[executor], run_dir=str(self._folder), initialize_logging=False, retries=0)
+        )
+        self._app = parsl.bash_app(_command, executors=[_LABEL], data_flow_kernel=self._kernel)
+        self._started = 0
+
+    def start(self, module: str, run_file: Path, *, ranks: int, log: Path) -> RunningPack:
+        """Start a pack; see :class:`~hpcpanda.allocation.launch.PackLauncher`."""
+        self._started += 1
+        stem = self._folder / str(self._started)
+        words = [sys.executable, "-m", module, str(run_file)]
+        pack = _ParslPack(stem)
+        pack.future = self._app(
+            shlex.join(words),
+            str(stem),
+            str(log),
+            parsl_resource_specification={"num_nodes": ranks, "ranks_per_node": 1, "num_ranks": ranks},
+        )
+        return pack
+
+    def close(self) -> None:
+        """End Parsl and remove its folder."""
+        self._kernel.cleanup()
+        parsl.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _command(words: str, stem: str, log: str, *, parsl_resource_specification: dict[str, Any]) -> str:
+    """The shell line of a pack: its process number first, so that it can be ended."""
+    del parsl_resource_specification
+    return f"echo $$ >{stem}.pid; exec $PARSL_MPI_PREFIX {words} <{stem}.in >{stem}.out 2>>{log}"
+
+
+class _ParslPack:
+    def __init__(self, stem: Path) -> None:
+        self._stem = stem
+        for suffix in (".in", ".out"):
+            os.mkfifo(stem.with_suffix(suffix), 0o600)
+        self._line = os.open(stem.with_suffix(".in"), os.O_RDWR | os.O_CLOEXEC)
+        self.reports = os.open(stem.with_suffix(".out"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.future: Future[int] | None = None
+
+    def tell(self, line: bytes) -> None:
+        os.write(self._line, line)
+
+    def exited(self) -> str | None:
+        if self.future is None or not self.future.done():
+            return None
+        problem = self.future.exception()
+        return "exit status 0" if problem is None else str(problem).splitlines()[0]
+
+    def kill(self) -> None:
+        try:
+            os.kill(int(self._stem.with_suffix(".pid").read_text()), signal.SIGKILL)
+        except (OSError, ValueError):
+            return
+
+    def close(self) -> None:
+        os.close(self._line)
+        os.close(self.reports)

@@ -1,0 +1,67 @@
+"""The program of a merge pack: one rank that merges a task's accepted segments. Started by the head like an event pack."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from hpcpanda.allocation.event_pack import STATUS
+from hpcpanda.allocation.forkserver import die_with_parent
+from hpcpanda.allocation.pack_run import PACK_RUN
+from hpcpanda.allocation.plan import MergePack, PackStatus
+from hpcpanda.allocation.spool import read_message
+from hpcpanda.domain.errors import HpcPandaError
+from hpcpanda.merge import Source, merge
+
+
+def main() -> None:
+    """Entry point: merge, and report the result on the original stdout."""
+    die_with_parent()
+    reports = os.dup(1)
+    os.dup2(2, 1)
+    run = read_message(Path(sys.argv[1]), PACK_RUN)
+    pack = run.pack
+    assert isinstance(pack, MergePack)
+    said = 0.0
+
+    def tell(status: PackStatus) -> None:
+        os.write(reports, STATUS.dump_json(status) + b"\n")
+
+    def progress(share: float) -> None:
+        nonlocal said
+        if time.monotonic() - said >= 1.0:
+            said = time.monotonic()
+            tell(PackStatus(pack_id=pack.pack_id, task_id=pack.task_id, state="running", progress=share))
+
+    try:
+        merged = merge(
+            sources=[Source(journal=Path(a.journal), epoch=a.epoch, events=a.events) for a in pack.accepted],
+            format=pack.spec.output.format,
+            output=Path(pack.output),
+            provenance=pack.provenance,
+            failed=pack.failed,
+            progress=progress,
+        )
+    except (HpcPandaError, OSError) as problem:
+        tell(PackStatus(pack_id=pack.pack_id, task_id=pack.task_id, state="failed", error=str(problem)))
+        return
+    tell(
+        PackStatus(
+            pack_id=pack.pack_id,
+            task_id=pack.task_id,
+            state="ended",
+            progress=1.0,
+            result={
+                "path": str(merged.path),
+                "manifest": str(merged.manifest),
+                "digest": merged.digest,
+                "size": merged.size,
+            },
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""One start of a pack: what its MPI ranks read when they begin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import TypeAdapter
+
+from hpcpanda.allocation.plan import Pack
+from hpcpanda.domain.site import Site
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackRun:
+    """A pack, started for the ``incarnation``-th time, with what is left of its work."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    allocation_id: str
+    spool: str
+    site: Site
+    pack: Pack
+    incarnation: int
+    seconds: float
+    """Time from its start to the moment when all ranges must have ended."""
+
+
+PACK_RUN: TypeAdapter[PackRun] = TypeAdapter(PackRun)
