@@ -1,0 +1,49 @@
+"""``hpcpanda dispatcher ...``: run the embedded dispatcher, make tokens for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpcpanda.client.connection import state_root
+
+app = typer.Typer(no_args_is_help=True, help="Run a dispatcher and make tokens for it.")
+
+State = Annotated[
+    Path | None, typer.Option(help="State folder; a folder in your home when not given.", file_okay=False)
+]
+
+
+@app.command()
+def run(
+    state: State = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 0,
+    edge: Annotated[str, typer.Option(help="Edge for which a first token is made.")] = "laptop",
+) -> None:
+    """Run a dispatcher in the foreground; its address and tokens are left in the state folder."""
+    from hpcpanda.dispatcher.run import serve
+    from hpcpanda.dispatcher.settings import DispatcherSettings
+
+    folder = state or state_root() / "dispatcher"
+    settings = DispatcherSettings(state=folder, host=host, port=port, edge_name=edge)
+    typer.echo(f"state folder: {folder}", err=True)
+    typer.echo(f"token of users: {settings.user_token_file}", err=True)
+    typer.echo(f"token of edge {edge!r}: {settings.edge_token_file(edge)}", err=True)
+    serve(settings)
+
+
+@app.command()
+def token(
+    scope: Annotated[str, typer.Argument(help="'user' or 'edge'.")],
+    name: Annotated[str, typer.Argument(help="Name of the user or the edge.")],
+    state: State = None,
+) -> None:
+    """Make a token and print it; it cannot be shown again."""
+    from hpcpanda.dispatcher.run import create_token
+    from hpcpanda.dispatcher.settings import DispatcherSettings
+
+    settings = DispatcherSettings(state=state or state_root() / "dispatcher")
+    typer.echo(create_token(settings, scope, name))

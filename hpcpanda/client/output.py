@@ -1,0 +1,66 @@
+"""What commands print: tables for people, JSON for programs, or only the essential; one interface for all commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table
+
+
+class OutputMode(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    """For people."""
+    JSON = "json"
+    """The API's own answer, one JSON document."""
+    QUIET = "quiet"
+    """Identifiers or paths only, one a line."""
+
+
+class Output:
+    """Prints results in one of the modes; everything else goes to stderr."""
+
+    def __init__(self, mode: OutputMode) -> None:
+        self.mode = mode
+        self.console = Console(highlight=False)
+        self.errors = Console(stderr=True, highlight=False)
+
+    def result(self, value: object, *, table: Table | str, quiet: Sequence[object]) -> None:
+        """Print one command's result."""
+        match self.mode:
+            case OutputMode.JSON:
+                adapter: TypeAdapter[Any] = TypeAdapter(type(value))
+                sys.stdout.write(adapter.dump_json(value, indent=2).decode() + "\n")
+            case OutputMode.QUIET:
+                sys.stdout.writelines(f"{line}\n" for line in quiet)
+            case OutputMode.TABLE:
+                self.console.print(table)
+
+
+def table(*columns: str, rows: Sequence[Sequence[object]], title: str | None = None) -> Table:
+    """A plain table; numbers are aligned to the right."""
+    made = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
+    numeric = [bool(rows) and all(isinstance(r[i], int | float) for r in rows) for i in range(len(columns))]
+    for name, right in zip(columns, numeric, strict=True):
+        made.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    return made
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``42 s``, ``3 min 05 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
