@@ -1,0 +1,35 @@
+# The two commands of the README are `make demo` and `make test`; everything sets itself up.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+CHAOS_KILLS ?= 200
+CHAOS_EVENTS ?= 1000000
+
+.PHONY: demo test check bench chaos clean
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/demo/demo.py
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+chaos: $(INSTALLED)
+	HPCPANDA_CHAOS_KILLS=$(CHAOS_KILLS) HPCPANDA_CHAOS_EVENTS=$(CHAOS_EVENTS) \
+	  $(BIN)/pytest tests/chaos -s --timeout=3600
+
+clean:
+	rm -rf .venv demo-output
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@
