@@ -38,6 +38,12 @@ class IllegalTransition(HpcPandaError):
     code = "illegal-transition"
 
 
+class Conflict(HpcPandaError):
+    """The request contradicts an earlier one that it claims to repeat."""
+
+    code = "conflict"
+
+
 class Unauthenticated(HpcPandaError):
     """No valid token came with the request."""
 

@@ -7,7 +7,7 @@ again after a lost answer; the second time changes nothing and is answered alike
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
@@ -269,6 +269,10 @@ class TaskActivity:
     cores: int
     cores_busy: float
 
+    def __post_init__(self) -> None:
+        require_between("cores", self.cores, 0, 10**9)
+        require_between("cores_busy", self.cores_busy, 0.0, 1e9)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRequest:
@@ -331,6 +335,16 @@ class SyncReply:
     a final state: its spool may be cleaned, running work on it stopped."""
     rejected_outputs: tuple[str, ...] = ()
     """Paths of outputs that do not match what this edge committed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """A dispatcher that answers, with its store."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    version: str
+    status: Literal["ok"] = "ok"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

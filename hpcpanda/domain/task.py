@@ -53,7 +53,8 @@ class CommandPayload:
     __pydantic_config__: ClassVar = _STRICT
 
     command: tuple[str, ...]
-    """Words of the command; ``{first} {last} {count} {seed} {input} {output}`` are filled in. No shell."""
+    """Words of the command; ``{first} {last} {count} {seed} {output}``, and for each input file covered
+    ``{input} {input_first} {input_last}``, are filled in. No shell."""
     environment: dict[str, str] = field(default_factory=dict)
     """Variables added to the worker's environment."""
     form: Literal["command"] = "command"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -25,7 +24,7 @@ def require_name(field: str, value: str) -> None:
 
 def require_between(field: str, value: float, low: float, high: float) -> None:
     """Accept ``low <= value <= high``; NaN is refused."""
-    if math.isnan(value) or not low <= value <= high:
+    if not low <= value <= high:
         raise InvalidValue(field, f"{value} is outside {low}..{high}")
 
 

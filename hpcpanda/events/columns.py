@@ -137,7 +137,7 @@ def _check_rows(columns: Sequence[Column], arrays: Sequence[Array], events: int)
                     f"result[{column.name!r}]",
                     f"counts column {column.counts!r} is not an integer event column",
                 )
-            if (counter[1] < 0).any():
+            if np.any(np.less(counter[1], 0)):
                 raise InvalidValue(f"result[{column.counts!r}]", "counts rows and has negative values")
             expected = int(counter[1].sum())
         if len(array) != expected:
