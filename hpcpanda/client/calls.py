@@ -1,0 +1,171 @@
+"""Every call of the REST API as a value: what to send, and how to read the answer.
+
+Both clients send these; neither knows a path or a body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from pydantic import TypeAdapter, ValidationError
+
+from hpcpanda.domain.errors import HpcPandaError, InvalidValue, Unavailable
+from hpcpanda.domain.exchange import (
+    Capacity,
+    EdgeInfo,
+    EdgeRegistration,
+    Explanation,
+    FailedEventPage,
+    Grants,
+    Health,
+    Outputs,
+    Problem,
+    SyncReply,
+    SyncRequest,
+    Task,
+    TaskPage,
+)
+from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.task import TaskSpec
+
+Answer = TypeVar("Answer")
+
+_JSON = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[Answer]):
+    """One request, and the type of its answer."""
+
+    method: str
+    path: str
+    answer: Any
+    """Type of the answer's body."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    wait_s: float = 0.0
+    """How long the dispatcher may hold the answer back."""
+
+    def read(self, status: int, content: bytes) -> Answer:
+        """The answer, or the error that it stands for.
+
+        Raises:
+            HpcPandaError: the class that the dispatcher raised.
+            Unavailable: the answer is not one of a dispatcher.
+        """
+        if status >= 300:
+            raise _error(status, content)
+        try:
+            answer: Answer = _adapter(self.answer).validate_json(content)
+        except ValidationError as error:
+            raise Unavailable(
+                f"the answer to {self.method} {self.path} is not understood: {error}"
+            ) from error
+        return answer
+
+
+def health() -> Call[Health]:
+    """Whether the dispatcher answers."""
+    return Call(method="GET", path="/v1/health", answer=Health)
+
+
+def submit(spec: TaskSpec, idempotency_key: str) -> Call[Task]:
+    """Submit a task."""
+    headers = {**_JSON, "Idempotency-Key": idempotency_key}
+    body = _adapter(TaskSpec).dump_json(spec)
+    return Call(method="POST", path="/v1/tasks", headers=headers, body=body, answer=Task)
+
+
+def tasks(
+    *, state: TaskState | None, name: str | None, owner: str | None, limit: int, after: int | None
+) -> Call[TaskPage]:
+    """List tasks."""
+    params = _params(state=state, name=name, owner=owner, limit=limit, after=after)
+    return Call(method="GET", path="/v1/tasks", params=params, answer=TaskPage)
+
+
+def task(task_id: int) -> Call[Task]:
+    """Look at a task."""
+    return Call(method="GET", path=f"/v1/tasks/{task_id}", answer=Task)
+
+
+def cancel(task_id: int) -> Call[Task]:
+    """Abort a task."""
+    return Call(method="POST", path=f"/v1/tasks/{task_id}/cancel", answer=Task)
+
+
+def outputs(task_id: int) -> Call[Outputs]:
+    """List the merged files of a task."""
+    return Call(method="GET", path=f"/v1/tasks/{task_id}/outputs", answer=Outputs)
+
+
+def failures(task_id: int, *, after: int | None, limit: int) -> Call[FailedEventPage]:
+    """List the failed events of a task."""
+    params = _params(after=after, limit=limit)
+    return Call(method="GET", path=f"/v1/tasks/{task_id}/failures", params=params, answer=FailedEventPage)
+
+
+def explain(task_id: int) -> Call[Explanation]:
+    """Ask why a task is where it is."""
+    return Call(method="GET", path=f"/v1/tasks/{task_id}/explain", answer=Explanation)
+
+
+def edges() -> Call[tuple[EdgeInfo, ...]]:
+    """List edges."""
+    return Call(method="GET", path="/v1/edges", answer=tuple[EdgeInfo, ...])
+
+
+def register_edge(name: str, registration: EdgeRegistration) -> Call[EdgeInfo]:
+    """Register an edge."""
+    body = _adapter(EdgeRegistration).dump_json(registration)
+    return Call(method="PUT", path=_edge(name), headers=_JSON, body=body, answer=EdgeInfo)
+
+
+def acquire(name: str, capacity: Capacity) -> Call[Grants]:
+    """Ask for work."""
+    body = _adapter(Capacity).dump_json(capacity)
+    path = f"{_edge(name)}/leases"
+    return Call(method="POST", path=path, headers=_JSON, body=body, answer=Grants, wait_s=capacity.wait_s)
+
+
+def sync(name: str, request: SyncRequest) -> Call[SyncReply]:
+    """Say everything an edge has to say."""
+    body = _adapter(SyncRequest).dump_json(request)
+    return Call(method="POST", path=f"{_edge(name)}/sync", headers=_JSON, body=body, answer=SyncReply)
+
+
+def _edge(name: str) -> str:
+    return f"/v1/edges/{quote(name, safe='')}"
+
+
+def _params(**values: str | int | None) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any type has an adapter
+    return TypeAdapter(kind)
+
+
+def _error(status: int, content: bytes) -> HpcPandaError:
+    """The error that an answer stands for."""
+    try:
+        problem: Problem = _adapter(Problem).validate_json(content)
+    except ValidationError:
+        text = content[:200].decode(errors="replace")
+        return Unavailable(f"HTTP status {status}, and not from a dispatcher: {text}")
+    kind = _kinds().get(problem.code, HpcPandaError)
+    if kind is InvalidValue:
+        field_name, colon, rest = problem.detail.partition(": ")
+        return InvalidValue(field_name, rest) if colon else InvalidValue("request", problem.detail)
+    return kind(problem.detail)
+
+
+@cache
+def _kinds() -> Mapping[str, type[HpcPandaError]]:
+    return {kind.code: kind for kind in HpcPandaError.__subclasses__()}

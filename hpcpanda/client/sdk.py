@@ -1,0 +1,300 @@
+"""Talk to a dispatcher from Python: one client for plain code, one for asyncio.
+
+Errors are those of :mod:`hpcpanda.domain.errors`, the same classes that the dispatcher raised; a
+dispatcher that cannot be reached is :class:`~hpcpanda.domain.errors.Unavailable`. Submitting is
+tried again by itself, since it is safe; everything else is left to the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+
+from hpcpanda.client import calls
+from hpcpanda.client.calls import Call
+from hpcpanda.domain.errors import InvalidValue, Unavailable
+from hpcpanda.domain.exchange import (
+    Capacity,
+    EdgeInfo,
+    EdgeRegistration,
+    Explanation,
+    FailedEventPage,
+    Grants,
+    Health,
+    Outputs,
+    SyncReply,
+    SyncRequest,
+    Task,
+    TaskPage,
+)
+from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.task import TaskSpec
+
+Answer = TypeVar("Answer")
+
+TIMEOUT_S = 30.0
+"""How long an answer may take, unless said otherwise."""
+SUBMIT_PAUSES_S = (0.2, 0.5, 1.0, 2.0)
+"""Pauses between attempts to submit."""
+
+
+class DispatcherClient:
+    """A dispatcher, for plain code. Use as a context manager, or call :meth:`close`.
+
+    Args:
+        url: base URL, as in the dispatcher's ``url`` file.
+        token: bearer token of a user or an edge.
+        timeout_s: how long an answer may take; the time an edge is willing to wait for work is added.
+
+    Raises:
+        InvalidValue: the URL is none.
+
+    Every method raises :class:`~hpcpanda.domain.errors.Unavailable` when the dispatcher cannot be
+    reached, and ``Unauthenticated`` or ``Forbidden`` when the token does not do.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._http = httpx2.Client(base_url=_checked(url), headers=_headers(token))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def health(self) -> Health:
+        """Whether the dispatcher answers."""
+        return self._send(calls.health())
+
+    def submit(self, spec: TaskSpec, *, idempotency_key: str | None = None) -> Task:
+        """Submit a task; a lost connection is tried again without submitting twice.
+
+        Raises:
+            InvalidValue: a field of the specification is wrong.
+            Conflict: the key was used before for another specification.
+        """
+        call = calls.submit(spec, idempotency_key or uuid.uuid4().hex)
+        for pause_s in SUBMIT_PAUSES_S:
+            try:
+                return self._send(call)
+            except Unavailable:
+                time.sleep(pause_s)
+        return self._send(call)
+
+    def tasks(
+        self,
+        *,
+        state: TaskState | None = None,
+        name: str | None = None,
+        owner: str | None = None,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> TaskPage:
+        """One page of tasks, newest first; pass ``next_after`` of a page as ``after`` for the next."""
+        return self._send(calls.tasks(state=state, name=name, owner=owner, limit=limit, after=after))
+
+    def task(self, task_id: int) -> Task:
+        """One task. Raises NotFound when there is none."""
+        return self._send(calls.task(task_id))
+
+    def cancel(self, task_id: int) -> Task:
+        """Abort a task.
+
+        Raises:
+            NotFound: there is no such task.
+            Forbidden: it is somebody else's.
+            IllegalTransition: it has come to another end.
+        """
+        return self._send(calls.cancel(task_id))
+
+    def outputs(self, task_id: int) -> Outputs:
+        """The merged files of a task. Raises NotFound when there is no such task."""
+        return self._send(calls.outputs(task_id))
+
+    def failures(self, task_id: int, *, after: int | None = None, limit: int = 100) -> FailedEventPage:
+        """One page of a task's failed events, by number. Raises NotFound when there is no such task."""
+        return self._send(calls.failures(task_id, after=after, limit=limit))
+
+    def explain(self, task_id: int) -> Explanation:
+        """Why a task is where it is. Raises NotFound when there is no such task."""
+        return self._send(calls.explain(task_id))
+
+    def edges(self) -> tuple[EdgeInfo, ...]:
+        """Every edge that has registered."""
+        return self._send(calls.edges())
+
+    def register_edge(self, name: str, registration: EdgeRegistration) -> EdgeInfo:
+        """Register an edge. Raises EdgeNameTaken when another living one has the name."""
+        return self._send(calls.register_edge(name, registration))
+
+    def acquire(self, name: str, capacity: Capacity) -> Grants:
+        """Ask for work, waiting for it at most ``capacity.wait_s`` seconds.
+
+        Raises:
+            NotFound: the edge is not registered.
+            EdgeNameTaken: another instance has taken its name.
+        """
+        return self._send(calls.acquire(name, capacity))
+
+    def sync(self, name: str, request: SyncRequest) -> SyncReply:
+        """Say everything an edge has to say; may be sent again after a lost answer.
+
+        Raises:
+            NotFound: the edge is not registered.
+            EdgeNameTaken: another instance has taken its name.
+        """
+        return self._send(calls.sync(name, request))
+
+    def _send(self, call: Call[Answer]) -> Answer:
+        try:
+            response = self._http.request(
+                call.method,
+                call.path,
+                params=dict(call.params),
+                headers=dict(call.headers),
+                content=call.body,
+                timeout=self._timeout_s + call.wait_s,
+            )
+        except (httpx2.TransportError, httpx2.DecodingError) as error:
+            raise _unreachable(self._url, error) from error
+        return call.read(response.status_code, response.content)
+
+
+class AsyncDispatcherClient:
+    """A dispatcher, for asyncio. Use as an async context manager, or await :meth:`close`.
+
+    Arguments, methods and errors are those of :class:`DispatcherClient`.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._http = httpx2.AsyncClient(base_url=_checked(url), headers=_headers(token))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def health(self) -> Health:
+        """Whether the dispatcher answers."""
+        return await self._send(calls.health())
+
+    async def submit(self, spec: TaskSpec, *, idempotency_key: str | None = None) -> Task:
+        """Submit a task; a lost connection is tried again without submitting twice."""
+        call = calls.submit(spec, idempotency_key or uuid.uuid4().hex)
+        for pause_s in SUBMIT_PAUSES_S:
+            try:
+                return await self._send(call)
+            except Unavailable:
+                await asyncio.sleep(pause_s)
+        return await self._send(call)
+
+    async def tasks(
+        self,
+        *,
+        state: TaskState | None = None,
+        name: str | None = None,
+        owner: str | None = None,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> TaskPage:
+        """One page of tasks, newest first."""
+        return await self._send(calls.tasks(state=state, name=name, owner=owner, limit=limit, after=after))
+
+    async def task(self, task_id: int) -> Task:
+        """One task."""
+        return await self._send(calls.task(task_id))
+
+    async def cancel(self, task_id: int) -> Task:
+        """Abort a task."""
+        return await self._send(calls.cancel(task_id))
+
+    async def outputs(self, task_id: int) -> Outputs:
+        """The merged files of a task."""
+        return await self._send(calls.outputs(task_id))
+
+    async def failures(self, task_id: int, *, after: int | None = None, limit: int = 100) -> FailedEventPage:
+        """One page of a task's failed events, by number."""
+        return await self._send(calls.failures(task_id, after=after, limit=limit))
+
+    async def explain(self, task_id: int) -> Explanation:
+        """Why a task is where it is."""
+        return await self._send(calls.explain(task_id))
+
+    async def edges(self) -> tuple[EdgeInfo, ...]:
+        """Every edge that has registered."""
+        return await self._send(calls.edges())
+
+    async def register_edge(self, name: str, registration: EdgeRegistration) -> EdgeInfo:
+        """Register an edge."""
+        return await self._send(calls.register_edge(name, registration))
+
+    async def acquire(self, name: str, capacity: Capacity) -> Grants:
+        """Ask for work, waiting for it at most ``capacity.wait_s`` seconds."""
+        return await self._send(calls.acquire(name, capacity))
+
+    async def sync(self, name: str, request: SyncRequest) -> SyncReply:
+        """Say everything an edge has to say; may be sent again after a lost answer."""
+        return await self._send(calls.sync(name, request))
+
+    async def _send(self, call: Call[Answer]) -> Answer:
+        try:
+            response = await self._http.request(
+                call.method,
+                call.path,
+                params=dict(call.params),
+                headers=dict(call.headers),
+                content=call.body,
+                timeout=self._timeout_s + call.wait_s,
+            )
+        except (httpx2.TransportError, httpx2.DecodingError) as error:
+            raise _unreachable(self._url, error) from error
+        return call.read(response.status_code, response.content)
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidValue("url", f"{url!r} is not of the form http://host:port or https://host")
+    return url
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+def _unreachable(url: str, error: Exception) -> Unavailable:
+    reason = str(error) or type(error).__name__
+    return Unavailable(f"no answer from the dispatcher at {url}: {reason}; is it running?")

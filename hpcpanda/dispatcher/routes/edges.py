@@ -1,0 +1,65 @@
+"""Routes for edges: registration, leases, sync."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from hpcpanda.dispatcher.context import ContextDep, Edge, User
+from hpcpanda.dispatcher.limits import StrictJsonRoute
+from hpcpanda.dispatcher.polling import acquire_or_wait
+from hpcpanda.dispatcher.usecases.edges import list_edges, register_edge
+from hpcpanda.dispatcher.usecases.sync import sync_edge
+from hpcpanda.domain.exchange import (
+    Capacity,
+    EdgeInfo,
+    EdgeRegistration,
+    Grants,
+    SyncReply,
+    SyncRequest,
+)
+
+router = APIRouter(prefix="/v1/edges", tags=["edges"], route_class=StrictJsonRoute)
+
+EdgeName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+@router.get("")
+async def list_all(_: User, context: ContextDep) -> tuple[EdgeInfo, ...]:
+    """List every edge that has registered."""
+    return await list_edges(context.store.reading(), terms=context.terms, now=context.clock())
+
+
+@router.put("/{name}")
+async def register(
+    name: EdgeName, registration: EdgeRegistration, caller: Edge, context: ContextDep
+) -> EdgeInfo:
+    """Register an edge, or tell that it has started again."""
+    caller.require_edge(name)
+    return await register_edge(
+        context.store.writing(),
+        name=name,
+        registration=registration,
+        terms=context.terms,
+        now=context.clock(),
+    )
+
+
+@router.post("/{name}/leases")
+async def acquire(name: EdgeName, capacity: Capacity, caller: Edge, context: ContextDep) -> Grants:
+    """Ask for work; waits for it as long as the caller allows."""
+    caller.require_edge(name)
+    return await acquire_or_wait(context, edge=name, capacity=capacity)
+
+
+@router.post("/{name}/sync")
+async def sync(name: EdgeName, request: SyncRequest, caller: Edge, context: ContextDep) -> SyncReply:
+    """Renew, commit, return and report; also the edge's heartbeat."""
+    caller.require_edge(name)
+    reply, freed = await sync_edge(
+        context.store.writing(), edge=name, request=request, terms=context.terms, now=context.clock()
+    )
+    if freed:
+        context.bell.ring()
+    return reply

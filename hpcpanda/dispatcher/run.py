@@ -1,0 +1,165 @@
+"""Run a dispatcher, and make tokens for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from hpcpanda.dispatcher.app import build_app
+from hpcpanda.dispatcher.auth import Scope, issue_token
+from hpcpanda.dispatcher.bell import Bell
+from hpcpanda.dispatcher.clock import SteadyClock
+from hpcpanda.dispatcher.settings import DispatcherSettings
+from hpcpanda.dispatcher.store.database import Database
+from hpcpanda.dispatcher.store.unit import Store
+from hpcpanda.domain.errors import InvalidValue, Unavailable
+from hpcpanda.domain.validation import require_name
+
+
+def serve(settings: DispatcherSettings) -> None:
+    """Run a dispatcher until SIGTERM or SIGINT.
+
+    Writes ``user.token`` and ``edges/<name>.token`` at the first start, and the URL to ``url`` and to
+    standard output once it answers.
+
+    Raises:
+        Unavailable: another dispatcher uses the state folder, or the address is taken.
+    """
+    _log_to_stderr()
+    _make_folder(settings.state)
+    with _only_one(settings.state), _listen(settings) as listener:
+        ensure_token(settings, Scope.USER, settings.user_name)
+        ensure_token(settings, Scope.EDGE, settings.edge_name)
+        bell = Bell()
+        config = uvicorn.Config(
+            build_app(settings, bell=bell),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=settings.grace_seconds,
+        )
+        host, port = listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        _Server(config, bell, url, settings.url_file).run(sockets=[listener])
+
+
+def create_token(settings: DispatcherSettings, scope: str, name: str) -> str:
+    """Make a token for a user or an edge; it is shown once and kept as a digest only.
+
+    Works beside a running dispatcher.
+
+    Raises:
+        InvalidValue: the scope is none of ``user`` and ``edge``, or the name is none.
+    """
+    if scope not in list(Scope):
+        raise InvalidValue("scope", f"{scope!r} is none of {', '.join(Scope)}")
+    require_name("name", name)
+    _make_folder(settings.state)
+    return asyncio.run(_create_token(settings, Scope(scope), name))
+
+
+def ensure_token(settings: DispatcherSettings, scope: str, name: str) -> Path:
+    """The file with the token of a user or an edge, mode 0600; made with a new token when missing.
+
+    Raises:
+        InvalidValue: the scope is none of ``user`` and ``edge``, or the name is none.
+    """
+    path = settings.edge_token_file(name) if scope == Scope.EDGE else settings.user_token_file
+    if not path.exists():
+        token = create_token(settings, scope, name)
+        _make_folder(path.parent)
+        _write_private(path, token + "\n")
+    return path
+
+
+class _Server(uvicorn.Server):
+    """Announces where it listens, and releases waiting requests before it stops."""
+
+    def __init__(self, config: uvicorn.Config, bell: Bell, url: str, url_file: Path) -> None:
+        super().__init__(config)
+        self._bell = bell
+        self._url = url
+        self._url_file = url_file
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            _write_private(self._url_file, self._url + "\n")
+            sys.stdout.write(self._url + "\n")
+            sys.stdout.flush()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._bell.close()
+        self._url_file.unlink(missing_ok=True)
+        await super().shutdown(sockets)
+
+
+async def _create_token(settings: DispatcherSettings, scope: Scope, name: str) -> str:
+    database = Database(settings.database)
+    try:
+        await database.migrate()
+        return await issue_token(Store(database).writing(), scope=scope, name=name, now=SteadyClock()())
+    finally:
+        await database.close()
+
+
+def _log_to_stderr() -> None:
+    """One JSON object a line; tracebacks without the values of variables, which may be secret."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _only_one(state: Path) -> Iterator[None]:
+    """Hold the state folder against a second dispatcher."""
+    with (state / "dispatcher.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(f"another dispatcher is running over {state}; stop it first") from None
+        yield
+
+
+@contextlib.contextmanager
+def _listen(settings: DispatcherSettings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # The protocol is said so that asyncio switches Nagle's algorithm off: it costs 40 ms an answer.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise Unavailable(f"cannot listen on {where}: {error.strerror}; choose another port") from error
+        yield listener

@@ -1,0 +1,59 @@
+"""How domain values stand in columns."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+from pydantic import TypeAdapter
+
+from hpcpanda.domain.errors import CorruptData, HpcPandaError
+from hpcpanda.domain.intervals import EMPTY, IntervalSet
+from hpcpanda.domain.task import TaskSpec
+
+MAX_ID = 2**63 - 1
+"""Largest number a column holds; greater ones name nothing."""
+
+_SPEC: TypeAdapter[TaskSpec] = TypeAdapter(TaskSpec)
+
+
+def is_id(value: int) -> bool:
+    """Whether the number can name a row at all."""
+    return 0 < value <= MAX_ID
+
+
+def dump_events(events: IntervalSet) -> str:
+    """Events as a JSON list of bounds."""
+    return "[" + ",".join(map(str, events.bounds)) + "]"
+
+
+def load_events(text: str) -> IntervalSet:
+    """Inverse of :func:`dump_events`.
+
+    Raises:
+        CorruptData: the text is no list of bounds.
+    """
+    if text == "[]":
+        return EMPTY
+    try:
+        return IntervalSet(tuple(json.loads(text)))
+    except (ValueError, TypeError, HpcPandaError) as error:
+        raise CorruptData(f"stored events are damaged: {error}") from error
+
+
+def dump_spec(spec: TaskSpec) -> str:
+    """A task's specification as JSON; equal specifications give equal text."""
+    return _SPEC.dump_json(spec).decode()
+
+
+@lru_cache(maxsize=256)
+def load_spec(text: str) -> TaskSpec:
+    """Inverse of :func:`dump_spec`.
+
+    Raises:
+        CorruptData: the text is no specification.
+    """
+    try:
+        return _SPEC.validate_json(text)
+    except ValueError as error:
+        raise CorruptData(f"a stored task specification is damaged: {error}") from error

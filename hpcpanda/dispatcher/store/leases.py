@@ -1,0 +1,167 @@
+"""Leases and failed events in the database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+
+from sqlalchemy import Row, bindparam, distinct, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hpcpanda.dispatcher.store.chunks import chunks
+from hpcpanda.dispatcher.store.codec import dump_events, is_id, load_events
+from hpcpanda.dispatcher.store.tables import failed_events, leases
+from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.ledger import EventLease, FailedEvent, single_events
+
+LeaseKey = tuple[int, int]
+"""``(task_id, epoch)``."""
+
+_BY_KEY = (leases.c.task_id == bindparam("task"), leases.c.epoch == bindparam("key"))
+_SAVE = (
+    update(leases)
+    .where(*_BY_KEY)
+    .values({name: bindparam(name) for name in ("outstanding", "committed", "expires", "is_open")})
+)
+_RENEW = update(leases).where(*_BY_KEY).values(expires=bindparam("expires"))
+
+
+class Leases:
+    """Leases of all tasks."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, task_id: int, lease: EventLease) -> None:
+        """Insert a new lease."""
+        row = {
+            "task_id": task_id,
+            "epoch": lease.epoch,
+            "edge": lease.holder,
+            "granted": dump_events(lease.granted),
+            "outstanding": dump_events(lease.outstanding),
+            "committed": dump_events(lease.committed),
+            "expires": lease.expires,
+            "is_open": not lease.closed,
+        }
+        await self._connection.execute(insert(leases).values(row))
+
+    async def held_by(self, edge: str, keys: Iterable[LeaseKey]) -> dict[LeaseKey, EventLease]:
+        """Those of the leases named that exist and are the edge's."""
+        epochs: dict[int, set[int]] = defaultdict(set)
+        for task_id, epoch in keys:
+            if is_id(task_id) and is_id(epoch):
+                epochs[task_id].add(epoch)
+        found: dict[LeaseKey, EventLease] = {}
+        for task_id, wanted in epochs.items():
+            for portion in chunks(wanted):
+                query = select(leases).where(
+                    leases.c.task_id == task_id, leases.c.epoch.in_(portion), leases.c.edge == edge
+                )
+                for row in await self._connection.execute(query):
+                    found[task_id, row.epoch] = _lease(row)
+        return found
+
+    async def save(self, changed: Mapping[LeaseKey, EventLease]) -> None:
+        """Write what leases hold and until when."""
+        rows = [
+            {
+                "task": task_id,
+                "key": epoch,
+                "outstanding": dump_events(lease.outstanding),
+                "committed": dump_events(lease.committed),
+                "expires": lease.expires,
+                "is_open": not lease.closed,
+            }
+            for (task_id, epoch), lease in changed.items()
+        ]
+        if rows:
+            await self._connection.execute(_SAVE, rows)
+
+    async def save_expiry(self, renewed: Mapping[LeaseKey, EventLease]) -> None:
+        """Write only until when leases last."""
+        rows = [{"task": t, "key": e, "expires": lease.expires} for (t, e), lease in renewed.items()]
+        if rows:
+            await self._connection.execute(_RENEW, rows)
+
+    async def overdue(self, now: float, limit: int) -> dict[LeaseKey, EventLease]:
+        """Open leases whose time is up."""
+        query = (
+            select(leases)
+            .where(leases.c.is_open.is_(True), leases.c.expires <= now)
+            .order_by(leases.c.expires)
+            .limit(limit)
+        )
+        return {(row.task_id, row.epoch): _lease(row) for row in await self._connection.execute(query)}
+
+    async def open_of(self, task_id: int, limit: int) -> list[EventLease]:
+        """Open leases of a task, oldest first."""
+        query = (
+            select(leases)
+            .where(leases.c.task_id == task_id, leases.c.is_open.is_(True))
+            .order_by(leases.c.epoch)
+            .limit(limit)
+        )
+        return [_lease(row) for row in await self._connection.execute(query)]
+
+    async def close_all_of(self, task_id: int) -> None:
+        """End every lease of a task; what was outstanding is dropped."""
+        statement = update(leases).where(leases.c.task_id == task_id, leases.c.is_open.is_(True))
+        await self._connection.execute(statement.values(outstanding="[]", is_open=False))
+
+    async def restart_all(self, expires: float) -> None:
+        """Give every open lease the same new end."""
+        statement = update(leases).where(leases.c.is_open.is_(True)).values(expires=expires)
+        await self._connection.execute(statement)
+
+    async def committed_by(self, task_id: int, edge: str) -> IntervalSet:
+        """All events that the edge has committed, done or failed."""
+        query = select(leases.c.committed).where(leases.c.task_id == task_id, leases.c.edge == edge)
+        texts = (await self._connection.execute(query)).scalars()
+        return IntervalSet.of(r for text in texts for r in load_events(text))
+
+    async def edges_of(self, task_id: int) -> list[str]:
+        """Names of the edges that hold or have held a lease of the task."""
+        query = select(distinct(leases.c.edge)).where(leases.c.task_id == task_id).order_by(leases.c.edge)
+        return list((await self._connection.execute(query)).scalars())
+
+
+class Failures:
+    """Events set aside for good."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, failures: Collection[tuple[int, FailedEvent]]) -> None:
+        """Insert newly failed events of tasks."""
+        rows = [
+            {"task_id": task_id, "event": f.event, "error": f.error, "attempts": f.attempts}
+            for task_id, f in failures
+        ]
+        if rows:
+            await self._connection.execute(insert(failed_events), rows)
+
+    async def page(self, task_id: int, *, after: int | None, limit: int) -> list[FailedEvent]:
+        """Failed events of a task by number, those behind ``after``."""
+        t = failed_events.c
+        query = select(t.event, t.error, t.attempts).where(t.task_id == task_id).order_by(t.event)
+        if after is not None:
+            query = query.where(t.event > after)
+        rows = await self._connection.execute(query.limit(limit))
+        return [FailedEvent(event=r.event, error=r.error, attempts=r.attempts) for r in rows]
+
+    async def numbers(self, task_id: int) -> IntervalSet:
+        """All failed events of a task."""
+        query = select(failed_events.c.event).where(failed_events.c.task_id == task_id)
+        return single_events((await self._connection.execute(query)).scalars())
+
+
+def _lease(row: Row[tuple[object, ...]]) -> EventLease:
+    return EventLease(
+        epoch=row.epoch,
+        holder=row.edge,
+        granted=load_events(row.granted),
+        outstanding=load_events(row.outstanding),
+        committed=load_events(row.committed),
+        expires=row.expires,
+    )

@@ -1,0 +1,145 @@
+"""What edges report of themselves, in the database: registration, activity, outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hpcpanda.dispatcher.store.chunks import chunks
+from hpcpanda.dispatcher.store.codec import dump_events, load_events
+from hpcpanda.dispatcher.store.tables import activity, edges, outputs
+from hpcpanda.domain.exchange import OutputFile, TaskActivity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeRecord:
+    """A registered edge as stored."""
+
+    name: str
+    instance: str
+    cores: int
+    version: str
+    last_seen: float
+
+
+class Edges:
+    """Registered edges."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def get(self, name: str) -> EdgeRecord | None:
+        """The edge of that name, if one has registered."""
+        query = select(edges).where(edges.c.name == name)
+        row = (await self._connection.execute(query)).mappings().first()
+        return None if row is None else EdgeRecord(**row)
+
+    async def put(self, record: EdgeRecord) -> None:
+        """Insert or replace a registration."""
+        values = {
+            "instance": record.instance,
+            "cores": record.cores,
+            "version": record.version,
+            "last_seen": record.last_seen,
+        }
+        changed = await self._connection.execute(
+            update(edges).where(edges.c.name == record.name).values(values)
+        )
+        if changed.rowcount == 0:
+            await self._connection.execute(insert(edges).values(name=record.name, **values))
+
+    async def seen(self, name: str, now: float) -> None:
+        """Note that the edge has been heard of."""
+        await self._connection.execute(update(edges).where(edges.c.name == name).values(last_seen=now))
+
+    async def all(self) -> list[EdgeRecord]:
+        """Every edge by name."""
+        rows = await self._connection.execute(select(edges).order_by(edges.c.name))
+        return [EdgeRecord(**row) for row in rows.mappings()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busy:
+    """Cores at work on a task, over all edges."""
+
+    cores: int = 0
+    cores_busy: float = 0.0
+
+
+class Activity:
+    """What each edge last said it is doing."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def replace(self, edge: str, reports: Collection[TaskActivity], now: float) -> None:
+        """Put an edge's reports in the place of its earlier ones."""
+        await self._connection.execute(delete(activity).where(activity.c.edge == edge))
+        rows = [
+            {
+                "edge": edge,
+                "task_id": report.task_id,
+                "cores": report.cores,
+                "cores_busy": report.cores_busy,
+                "reported": now,
+            }
+            for report in reports
+        ]
+        if rows:
+            await self._connection.execute(insert(activity), rows)
+
+    async def of_tasks(self, task_ids: Collection[int], since: float) -> dict[int, Busy]:
+        """Cores per task, by reports not older than ``since``."""
+        found: dict[int, Busy] = {}
+        t = activity.c
+        for portion in chunks(task_ids):
+            query = (
+                select(t.task_id, func.sum(t.cores), func.sum(t.cores_busy))
+                .where(t.task_id.in_(portion), t.reported >= since)
+                .group_by(t.task_id)
+            )
+            for task_id, cores, busy in await self._connection.execute(query):
+                found[task_id] = Busy(cores=int(cores), cores_busy=busy)
+        return found
+
+
+class OutputFiles:
+    """Merged files of tasks."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def of_task(self, task_id: int) -> list[tuple[str, OutputFile]]:
+        """Outputs of a task with the edges that wrote them, in event order."""
+        rows = await self._connection.execute(select(outputs).where(outputs.c.task_id == task_id))
+        found = [
+            (
+                row.edge,
+                OutputFile(
+                    task_id=task_id,
+                    path=row.path,
+                    manifest=row.manifest,
+                    events=load_events(row.events),
+                    digest=row.digest,
+                    size=row.size,
+                ),
+            )
+            for row in rows
+        ]
+        return sorted(found, key=lambda pair: pair[1].events.bounds)
+
+    async def add(self, edge: str, output: OutputFile) -> None:
+        """Record a merged file."""
+        row = {
+            "task_id": output.task_id,
+            "path": output.path,
+            "edge": edge,
+            "manifest": output.manifest,
+            "events": dump_events(output.events),
+            "digest": output.digest,
+            "size": output.size,
+        }
+        await self._connection.execute(insert(outputs).values(row))

@@ -1,0 +1,156 @@
+"""The tables. Rows grow with tasks, leases and fragments, never with events.
+
+What changes with every commit (``tasks``, ``leases``) is kept apart from what may be large
+(``task_specs``), so that a commit costs the same whatever the task.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_Id = BigInteger().with_variant(Integer, "sqlite")
+"""64 bits everywhere; SQLite numbers rows by itself only in a column declared INTEGER."""
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("task_id", _Id, primary_key=True, autoincrement=True),
+    Column("owner", String(128), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("ready", BigInteger, nullable=False),
+    Column("leased", BigInteger, nullable=False),
+    Column("done", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("merged", BigInteger, nullable=False),
+    Column("max_failed", BigInteger, nullable=False),
+    Column("next_epoch", BigInteger, nullable=False),
+    Column("core_seconds", Float, nullable=False),
+    Column("guess", Float, nullable=True),
+    Column("rate", Float, nullable=False),
+    Column("rate_at", Float, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("updated", Float, nullable=False),
+    Column("message", Text, nullable=True),
+    Index(None, "state", "priority", "task_id"),
+    sqlite_autoincrement=True,
+)
+"""One row a task: its state and the counts of its ledger."""
+
+task_specs = Table(
+    "task_specs",
+    metadata,
+    Column("task_id", _Id, ForeignKey("tasks.task_id"), primary_key=True, autoincrement=False),
+    Column("owner", String(128), nullable=False),
+    Column("idempotency_key", String(200), nullable=True),
+    Column("digest", String(64), nullable=False),
+    Column("spec", Text, nullable=False),
+    UniqueConstraint("owner", "idempotency_key"),
+)
+"""What the user submitted, as JSON; never changed."""
+
+ready_ranges = Table(
+    "ready_ranges",
+    metadata,
+    Column("task_id", _Id, ForeignKey("tasks.task_id"), primary_key=True, autoincrement=False),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+    Index(None, "task_id", "last"),
+)
+"""Fragments ``[first, last)`` of the events that nobody holds; never touching each other."""
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("task_id", _Id, ForeignKey("tasks.task_id"), primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("edge", String(128), nullable=False),
+    Column("granted", Text, nullable=False),
+    Column("outstanding", Text, nullable=False),
+    Column("committed", Text, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("is_open", Boolean, nullable=False),
+    Index(None, "is_open", "expires"),
+    Index(None, "task_id", "edge"),
+)
+"""Leases with their events as JSON lists of bounds; closed ones stay to answer repeated messages."""
+
+failed_events = Table(
+    "failed_events",
+    metadata,
+    Column("task_id", _Id, ForeignKey("tasks.task_id"), primary_key=True, autoincrement=False),
+    Column("event", BigInteger, primary_key=True, autoincrement=False),
+    Column("error", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+)
+"""Events set aside for good, one row each: they are listed to the user one by one."""
+
+edges = Table(
+    "edges",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("instance", String(128), nullable=False),
+    Column("cores", BigInteger, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("last_seen", Float, nullable=False),
+)
+"""Edges that have registered."""
+
+outputs = Table(
+    "outputs",
+    metadata,
+    Column("task_id", _Id, ForeignKey("tasks.task_id"), primary_key=True, autoincrement=False),
+    Column("path", Text, primary_key=True),
+    Column("edge", String(128), primary_key=True),
+    Column("manifest", Text, nullable=False),
+    Column("events", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+)
+"""Merged files, each at the site of its edge."""
+
+activity = Table(
+    "activity",
+    metadata,
+    Column("edge", String(128), primary_key=True),
+    Column("task_id", _Id, ForeignKey("tasks.task_id"), primary_key=True, autoincrement=False),
+    Column("cores", BigInteger, nullable=False),
+    Column("cores_busy", Float, nullable=False),
+    Column("reported", Float, nullable=False),
+    Index(None, "task_id"),
+)
+"""What each edge last said it is doing."""
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("scope", String(16), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("created", Float, nullable=False),
+)
+"""SHA-256 of the bearer tokens, with what they allow and to whom."""

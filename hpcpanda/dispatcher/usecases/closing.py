@@ -1,0 +1,38 @@
+"""How tasks come to an end."""
+
+from __future__ import annotations
+
+from hpcpanda.dispatcher.account import Account
+from hpcpanda.dispatcher.store.unit import UnitOfWork
+from hpcpanda.domain.states import TaskEvent, TaskState
+
+
+async def close(uow: UnitOfWork, account: Account) -> None:
+    """Nothing of a task that is final is ready or leased any more: late commits are refused."""
+    await uow.leases.close_all_of(account.task_id)
+    await uow.ready.clear(account.task_id)
+
+
+async def judge(uow: UnitOfWork, account: Account, now: float) -> None:
+    """Change the state of a task as its counts demand. Expects its failed events to be stored."""
+    if account.state is TaskState.RUNNING:
+        if account.failed > account.max_failed or (account.settled and not account.done):
+            await _fail(uow, account, now)
+        elif account.settled:
+            account.take(TaskEvent.ALL_SETTLED, now=now)
+    if account.state is TaskState.MERGING and account.merged == account.done:
+        if account.failed:
+            message = f"{account.failed} of {account.total} events failed, as the task allows"
+            account.take(TaskEvent.OUTPUT_COMPLETE_WITH_LOSSES, now=now, message=message)
+        else:
+            account.take(TaskEvent.OUTPUT_COMPLETE, now=now)
+
+
+async def _fail(uow: UnitOfWork, account: Account, now: float) -> None:
+    (first,) = await uow.failures.page(account.task_id, after=None, limit=1)
+    if account.failed > account.max_failed:
+        why = f"{account.failed} events failed and the task may lose {account.max_failed}"
+    else:
+        why = f"all {account.failed} events failed"
+    account.take(TaskEvent.FAIL, now=now, message=f"{why}; the first is event {first.event}: {first.error}")
+    await close(uow, account)

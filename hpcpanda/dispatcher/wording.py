@@ -1,0 +1,46 @@
+"""Say what is wrong with a document, a line a field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hpcpanda.domain.errors import InvalidValue
+
+FORMS = {"CallablePayload": "callable", "CommandPayload": "command", "ProcessPayload": "process"}
+"""Names under which a validator tries the forms of a payload."""
+
+
+def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line a wrong field, ``path: problem``, from the errors of a pydantic validator.
+
+    A payload that fits none of its forms is judged by the form it resembles most.
+    """
+    listed = [(tuple(error["loc"]), error) for error in errors]
+    form = _resembled(loc for loc, _ in listed)
+    lines = [
+        _line([part for part in loc if part not in FORMS], error)
+        for loc, error in listed
+        if form is None or not FORMS.keys() & set(loc) or form in loc
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def _resembled(locs: Iterable[tuple[Any, ...]]) -> str | None:
+    """The form of payload with the fewest errors, one whose ``form`` is wrong last."""
+    faults: dict[str, int] = {}
+    for loc in locs:
+        for name in FORMS.keys() & set(loc):
+            faults[name] = faults.get(name, 0) + (1000 if loc[-1] == "form" else 1)
+    return min(faults, key=lambda name: faults[name]) if faults else None
+
+
+def _line(path: list[Any], error: Mapping[str, Any]) -> str:
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidValue):
+        tail = cause.field.split(".")
+        while path and tail and str(path[-1]) == tail[0] and len(tail) > 1:
+            tail = tail[1:]
+        return f"{'.'.join(map(str, [*path, *tail]))}: {cause.problem}"
+    where = ".".join(map(str, path)) or "document"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
