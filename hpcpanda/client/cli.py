@@ -9,7 +9,7 @@ import typer
 
 import hpcpanda
 from hpcpanda.client import dispatcher_commands, payload_commands, task_commands
-from hpcpanda.client.connection import TOKEN_FILE_VARIABLE, URL_VARIABLE, Connection
+from hpcpanda.client.connection import DISPATCHER_VARIABLE, TOKEN_FILE_VARIABLE, Connection
 from hpcpanda.domain.errors import HpcPandaError
 
 app = typer.Typer(
@@ -32,7 +32,14 @@ def _version(asked: bool) -> None:  # noqa: FBT001 - the callback's signature is
 @app.callback()
 def root(
     context: typer.Context,
-    url: Annotated[str | None, typer.Option(help="Address of the dispatcher.", envvar=URL_VARIABLE)] = None,
+    dispatcher: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the dispatcher; this machine's if not said.",
+            metavar="URL",
+            envvar=DISPATCHER_VARIABLE,
+        ),
+    ] = None,
     token_file: Annotated[
         Path | None, typer.Option(help="File with the bearer token.", envvar=TOKEN_FILE_VARIABLE)
     ] = None,
@@ -41,7 +48,7 @@ def root(
     ] = False,
 ) -> None:
     """Options for all commands."""
-    context.obj = Connection(url=url, token_file=token_file)
+    context.obj = Connection(url=dispatcher, token_file=token_file)
 
 
 def main() -> None:

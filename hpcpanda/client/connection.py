@@ -10,7 +10,7 @@ from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.domain.errors import Unauthenticated, Unavailable
 
 STATE_VARIABLE = "HPCPANDA_STATE"
-URL_VARIABLE = "HPCPANDA_URL"
+DISPATCHER_VARIABLE = "HPCPANDA_DISPATCHER"
 TOKEN_FILE_VARIABLE = "HPCPANDA_TOKEN_FILE"  # noqa: S105 - the name of a variable
 
 
@@ -40,7 +40,7 @@ class Connection:
                 url = (folder / "url").read_text().strip()
             except OSError:
                 raise Unavailable(
-                    f"no dispatcher is known: give --url or {URL_VARIABLE}, "
+                    f"no dispatcher is known: give --dispatcher or {DISPATCHER_VARIABLE}, "
                     "or start one here with 'hpcpanda dispatcher run'"
                 ) from None
         token_file = self.token_file or folder / "user.token"

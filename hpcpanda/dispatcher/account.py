@@ -38,7 +38,7 @@ class Account:
     guess: float | None
     """The user's guess of core-seconds an event."""
     rate: float = 0.0
-    """Finished events a second, as of ``rate_at``."""
+    """Exponentially decaying mean of finished events a second, as of ``rate_at``."""
     rate_at: float
     created: float
     updated: float
@@ -55,7 +55,11 @@ class Account:
         return self.done + self.failed == self.total
 
     def rate_now(self, now: float) -> float:
-        """Recent rate of finished events, per second."""
+        """Recent rate of finished events, per second; a young task has only its own age to judge by."""
+        age = max(1.0, now - self.created)
+        return self._decayed(now) / (1.0 - math.exp(-age / RATE_SECONDS))
+
+    def _decayed(self, now: float) -> float:
         return self.rate * math.exp(-max(0.0, now - self.rate_at) / RATE_SECONDS)
 
     def granted(self, events: int, *, now: float) -> int:
@@ -80,7 +84,7 @@ class Account:
         self.done += done
         self.failed += failed
         self.core_seconds += core_seconds
-        self.rate = self.rate_now(now) + done / RATE_SECONDS
+        self.rate = self._decayed(now) + done / RATE_SECONDS
         self.rate_at = self.updated = now
 
     def take(self, event: TaskEvent, *, now: float, message: str | None = None) -> None:

@@ -84,6 +84,8 @@ def test_every_event_is_merged_once_whatever_is_killed(tmp_path: Path) -> None:
 
 def _kill_while_running(services: Services, task_id: int, dice: random.Random, killed: Counter[str]) -> None:
     while killed.total() < KILLS:
+        for name in services.started:
+            services.check_alive(name)
         time.sleep(dice.uniform(0.1, 1.5))
         candidates: dict[str, list] = {}
         for role, process in services.processes():

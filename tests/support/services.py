@@ -89,8 +89,15 @@ class Services:
         known.write_text(url_file.read_text().strip().rpartition(":")[2])
 
     def start_edge(self) -> None:
-        """Start it; it connects by itself."""
-        self._start("edge", "hpcpanda-edge", "run", "--site", str(self.site_file))
+        """Start it; it connects when the dispatcher answers."""
+        port = (self.folder / "port").read_text()
+        token = self.state / "dispatcher" / "edges" / "laptop.token"
+        self._start(
+            "edge", "hpcpanda-edge", "run",
+            "--site", str(self.site_file),
+            "--dispatcher", f"http://127.0.0.1:{port}",
+            "--token-file", str(token),
+        )  # fmt: skip
 
     def client(self) -> DispatcherClient:
         """A user's client."""
