@@ -1,0 +1,220 @@
+"""The edge's accounts: which events it holds, which pack works on them, what is finished, what the dispatcher knows.
+
+Every function is one step, called inside a transaction of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hpcpanda.allocation.plan import LeasedEvents
+from hpcpanda.domain.exchange import Grants, LeaseCommit
+from hpcpanda.domain.intervals import EMPTY, IntervalSet
+from hpcpanda.domain.ledger import EventLedger, FailedEvent, single_events
+from hpcpanda.events.journal import Entries, JournalPart, entries_within, events_of
+from hpcpanda_edge.records import CommitRecord, JournalRecord, LeaseRecord, TaskRecord
+from hpcpanda_edge.store import Store
+
+MAX_COMMIT_BOUNDS: Final = 100_000
+"""Most bounds of interval sets in one commit; more are cut into several."""
+MAX_COMMIT_FAILED: Final = 2_000
+"""Most failed events in one commit."""
+
+_NEVER_EXPIRES: Final = 1e18
+
+
+def take_grants(store: Store, grants: Grants) -> int:
+    """Enter new leases; gives the number of events."""
+    events = 0
+    for grant in grants.leases:
+        known = store.tasks.get(grant.task_id)
+        task = known or TaskRecord(task_id=grant.task_id, spec=grant.spec)
+        store.tasks.put(replace(task, event_seconds=grant.event_seconds or task.event_seconds))
+        key = (grant.task_id, grant.epoch)
+        if key not in store.leases:
+            ledger = EventLedger.over(grant.events)
+            store.leases.put(LeaseRecord(task_id=grant.task_id, epoch=grant.epoch, ledger=ledger))
+            events += len(grant.events)
+    return events
+
+
+def leases_of(store: Store, task_id: int) -> list[LeaseRecord]:
+    """The leases of a task, by epoch."""
+    return sorted((v for v in store.leases.values() if v.task_id == task_id), key=lambda v: v.epoch)
+
+
+def ready_events(store: Store, task_id: int) -> int:
+    """Events of a task that are here and that no pack works on."""
+    return sum(len(v.ledger.ready) for v in store.leases.values() if v.task_id == task_id)
+
+
+def hand_out(store: Store, task_id: int, holder: str, limit: int) -> tuple[LeasedEvents, ...]:
+    """Give up to ``limit`` ready events of a task to a pack."""
+    given: list[LeasedEvents] = []
+    for lease in leases_of(store, task_id):
+        if limit <= 0:
+            break
+        if not lease.ledger.ready:
+            continue
+        ledger = lease.ledger_copy()
+        granted = ledger.grant(holder=holder, limit=limit, expires=_NEVER_EXPIRES)
+        assert granted is not None
+        store.leases.put(replace(lease, ledger=ledger))
+        given.append(LeasedEvents(epoch=lease.epoch, events=granted.granted))
+        limit -= len(granted.granted)
+    return tuple(given)
+
+
+def release(store: Store, task_id: int, holder: str) -> int:
+    """What a pack that is gone did not finish is ready again; gives the number of events.
+
+    Expects that all its journals have been read to their end.
+    """
+    released = 0
+    for lease in leases_of(store, task_id):
+        if any(v.holder == holder for v in lease.ledger.leases.values()):
+            ledger = lease.ledger_copy()
+            released += len(ledger.release(holder))
+            ledger.forget_closed()
+            store.leases.put(replace(lease, ledger=ledger))
+    return released
+
+
+def give_back(store: Store, task_id: int) -> int:
+    """Return all ready events of a task to the dispatcher; gives their number."""
+    returned = 0
+    for lease in leases_of(store, task_id):
+        if ready := lease.ledger.ready:
+            ledger = lease.ledger_copy()
+            ledger.space -= ready
+            ledger.ready = EMPTY
+            store.leases.put(replace(lease, ledger=ledger, returning=lease.returning | ready))
+            returned += len(ready)
+    return returned
+
+
+def lose(store: Store, lease: LeaseRecord) -> frozenset[str]:
+    """The dispatcher has given a lease's events to somebody else; gives the packs that work on them."""
+    holders = frozenset(v.holder for v in lease.ledger.leases.values() if v.outstanding)
+    ledger = lease.ledger_copy()
+    ledger.space = ledger.done | single_events(ledger.failed)
+    ledger.ready = EMPTY
+    ledger.leases = {}
+    store.leases.put(replace(lease, ledger=ledger, returning=EMPTY, lost=True))
+    return holders
+
+
+def accept(store: Store, journal: JournalRecord, holder: str, part: JournalPart) -> int:
+    """Enter what a journal newly says; gives the number of accepted events.
+
+    A finished range counts if all of it is outstanding for the pack that wrote it, under the epoch it was written
+    for; anything else (a copy by an earlier incarnation, a revoked epoch) is ignored for ever.
+    """
+    chosen = dict(journal.chosen)
+    failed: dict[int, list[FailedEvent]] = {}
+    for aside in part.failed:
+        failed.setdefault(aside.epoch, []).extend(aside.events)
+    epochs = {int(e) for e in np.unique(part.entries["epoch"])} | failed.keys()
+    total = 0
+    for epoch in sorted(epochs):
+        lease = store.leases.get((journal.task_id, epoch))
+        if lease is None:
+            continue
+        outstanding = lease.outstanding(holder)
+        entries = without_overlaps(entries_within(part.entries, epoch, outstanding))
+        done = events_of(entries)
+        lost = _set_aside(failed.get(epoch, ()), outstanding - done)
+        if not done and not lost:
+            continue
+        seconds = float(entries["wall_s"].sum(dtype=np.float64))
+        _settle(store, lease, holder, done, lost)
+        _enqueue(store, lease.key, done, lost, seconds)
+        if done:
+            chosen[epoch] = chosen.get(epoch, EMPTY) | done
+        total += len(done) + len(lost)
+    store.journals.put(
+        replace(journal, offset=part.next_offset, closed=journal.closed or part.closed, chosen=chosen)
+    )
+    return total
+
+
+def without_overlaps(entries: Entries) -> Entries:
+    """The entries in order, less those that overlap an earlier one that is kept."""
+    if len(entries) < 2:
+        return entries
+    order = np.argsort(entries["first"], kind="stable")
+    first, last = entries["first"][order], entries["last"][order]
+    reach = np.maximum.accumulate(last)
+    alone: npt.NDArray[np.bool_] = np.ones(len(order), dtype=bool)
+    alone[1:] = first[1:] >= reach[:-1]
+    if alone.all():
+        return entries
+    group = np.cumsum(alone)
+    crowded = np.bincount(group)[group] > 1
+    keep = np.ones(len(entries), dtype=bool)
+    taken: dict[int, IntervalSet] = {}
+    for at in sorted(np.flatnonzero(crowded).tolist(), key=lambda i: int(order[i])):
+        mine = taken.get(int(group[at]), EMPTY)
+        if mine.overlaps(int(first[at]), int(last[at])):
+            keep[order[at]] = False
+        else:
+            taken[int(group[at])] = mine.add(int(first[at]), int(last[at]))
+    kept: Entries = entries[keep]
+    return kept
+
+
+def acknowledge(store: Store, key: tuple[int, int], accepted: IntervalSet, refused: IntervalSet) -> None:
+    """The dispatcher has answered a commit."""
+    lease = store.leases.get(key)
+    if lease is not None and accepted:
+        store.leases.put(replace(lease, acknowledged=lease.acknowledged | accepted))
+    if not refused:
+        return
+    task_id, epoch = key
+    for journal in [j for j in store.journals.values() if j.task_id == task_id]:
+        if journal.chosen.get(epoch, EMPTY) & refused:
+            chosen = {**journal.chosen, epoch: journal.chosen[epoch] - refused}
+            store.journals.put(replace(journal, chosen=chosen))
+
+
+def _settle(
+    store: Store, lease: LeaseRecord, holder: str, done: IntervalSet, failed: list[FailedEvent]
+) -> None:
+    ledger = lease.ledger_copy()
+    for local in list(ledger.leases.values()):
+        if local.holder == holder:
+            mine = [f for f in failed if f.event in local.outstanding]
+            ledger.commit(local.epoch, holder=holder, done=done & local.outstanding, failed=mine)
+    store.leases.put(replace(lease, ledger=ledger))
+
+
+def _set_aside(failed: Iterable[FailedEvent], outstanding: IntervalSet) -> list[FailedEvent]:
+    return list({f.event: f for f in failed if f.event in outstanding}.values())
+
+
+def _enqueue(
+    store: Store, key: tuple[int, int], done: IntervalSet, failed: list[FailedEvent], seconds: float
+) -> None:
+    """Put a commit into the outbox, cut so that each part fits a message."""
+    number = max(store.commits, default=0) + 1
+    total = max(1, len(done))
+    for part in pieces(done, MAX_COMMIT_BOUNDS):
+        share = seconds * len(part) / total
+        commit = LeaseCommit(task_id=key[0], epoch=key[1], done=part, core_seconds=share)
+        store.commits.put(CommitRecord(number=number, commit=commit))
+        number += 1
+    for at in range(0, len(failed), MAX_COMMIT_FAILED):
+        commit = LeaseCommit(task_id=key[0], epoch=key[1], failed=tuple(failed[at : at + MAX_COMMIT_FAILED]))
+        store.commits.put(CommitRecord(number=number, commit=commit))
+        number += 1
+
+
+def pieces(events: IntervalSet, bounds: int) -> Iterator[IntervalSet]:
+    """Cut a set into sets of at most so many bounds."""
+    for at in range(0, len(events.bounds), bounds):
+        yield IntervalSet(events.bounds[at : at + bounds])

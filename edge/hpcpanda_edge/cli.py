@@ -1,0 +1,219 @@
+"""The command ``hpcpanda-edge``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from hpcpanda.allocation.spool import Spool
+from hpcpanda.client.sdk import AsyncDispatcherClient
+from hpcpanda.domain.errors import HpcPandaError, InvalidValue, NotFound, Unavailable
+from hpcpanda.domain.site import Site
+from hpcpanda_edge.checking import check_site
+from hpcpanda_edge.site_file import SITE, load_site
+from hpcpanda_edge.state_folder import StateFolder
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The login-node service of hpcpanda: pulls work, runs it in batch allocations, reports it.",
+)
+
+SiteOption = Annotated[Path, typer.Option("--site", metavar="FILE", help="Site file (TOML).")]
+SpoolOption = Annotated[
+    Path | None,
+    typer.Option("--spool", metavar="FOLDER", help="Use this spool folder instead of the site file's."),
+]
+
+
+class OutputMode(StrEnum):
+    """How results are shown."""
+
+    TABLE = "table"
+    JSON = "json"
+    QUIET = "quiet"
+
+
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+def dispatcher_folder() -> Path:
+    """Where a dispatcher on this machine keeps its state: ``$HPCPANDA_STATE/dispatcher``."""
+    state = os.environ.get("HPCPANDA_STATE")
+    root = Path(state) if state else Path.home() / ".local" / "state" / "hpcpanda"
+    return root / "dispatcher"
+
+
+@app.command()
+def run(
+    site: SiteOption,
+    dispatcher: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HPCPANDA_DISPATCHER",
+            metavar="URL",
+            help="URL of the dispatcher; this machine's if not said.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="HPCPANDA_TOKEN_FILE",
+            metavar="FILE",
+            help="File with the edge's token; this machine's if not said.",
+        ),
+    ] = None,
+    spool: SpoolOption = None,
+    drain: Annotated[  # noqa: FBT002 - an option of the command line
+        bool,
+        typer.Option("--drain", help="When told to stop, end all allocations first; else they go on."),
+    ] = False,
+    log_format: Annotated[LogFormat, typer.Option(help="Form of log lines on stderr.")] = LogFormat.CONSOLE,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every planned action.")] = False,  # noqa: FBT002
+) -> None:
+    """Run the edge until SIGTERM or Ctrl-C; a second one kills it."""
+    _set_up_logs(log_format, verbose=verbose)
+    described = load_site(site, spool=spool)
+    url = dispatcher or _read("--dispatcher", dispatcher_folder() / "url")
+    token = _read("--token-file", token_file or dispatcher_folder() / "edges" / f"{described.name}.token")
+    serve(described, url, token, drain_on_stop=drain)
+
+
+@app.command()
+def check(
+    site: Annotated[Path, typer.Argument(metavar="SITE", help="Site file (TOML).")], spool: SpoolOption = None
+) -> None:
+    """Check a site file and what it names."""
+    described = load_site(site, spool=spool)
+    sys.stdout.write(SITE.dump_json(described, indent=2).decode() + "\n")
+    findings = list(check_site(described))
+    for finding in findings:
+        sys.stdout.write(f"{'ok   ' if finding.ok else 'WRONG'} {finding.field}: {finding.text}\n")
+    if wrong := [f for f in findings if not f.ok]:
+        raise InvalidValue(str(site), "; ".join(f"{f.field}: {f.text}" for f in wrong))
+
+
+@app.command()
+def status(
+    site: SiteOption,
+    spool: SpoolOption = None,
+    output: Annotated[
+        OutputMode, typer.Option("--output", "-o", help="table, json or quiet.")
+    ] = OutputMode.TABLE,
+) -> None:
+    """Show tasks and allocations of the edge, and why each task is where it is."""
+    from hpcpanda_edge import output as out
+    from hpcpanda_edge.store import Store
+
+    described = load_site(site, spool=spool)
+    folder = StateFolder.of(described.spool)
+    if not folder.database.exists():
+        raise NotFound(f"no edge has run over the spool {described.spool} yet")
+    store = Store(folder.database, read_only=True)
+    try:
+        shown = out.edge_status(described, Spool(Path(described.spool)), store, running=folder.in_use())
+    finally:
+        store.close()
+    if output is OutputMode.JSON:
+        out.show_json(shown)
+    elif output is OutputMode.TABLE:
+        out.show_table(shown)
+
+
+@app.command()
+def drain(
+    site: SiteOption,
+    spool: SpoolOption = None,
+    wait: Annotated[bool, typer.Option(help="Wait until the edge has ended.")] = True,  # noqa: FBT002
+) -> None:
+    """Let the running edge end all its allocations, report what is done, give back the rest, and end."""
+    described = load_site(site, spool=spool)
+    folder = StateFolder.of(described.spool)
+    if not folder.in_use():
+        raise NotFound(
+            f"no edge is running over the spool {described.spool}; start it first: its allocations may live"
+        )
+    folder.drain_request.touch()
+    while wait and folder.in_use():
+        time.sleep(0.2)
+
+
+def serve(site: Site, url: str, token: str, *, drain_on_stop: bool = False) -> None:
+    """Run the edge of a site until it is told to stop. Call it in the main thread.
+
+    Raises:
+        Unavailable: the spool cannot be used, or another edge uses it.
+        InvalidValue: the site names an executor that PSI/J does not have.
+        HpcPandaError: the dispatcher refuses this edge.
+    """
+    from hpcpanda_edge.psij_scheduler import make_scheduler
+
+    folder = StateFolder.of(site.spool)
+    folder.create()
+    try:
+        folder.instance()
+    except OSError as problem:
+        raise Unavailable(f"the spool folder cannot be used: {folder.path}: {problem.strerror}") from problem
+    with folder.only_one():
+        scheduler = make_scheduler(site.scheduler, folder.psij)
+
+        async def live() -> None:
+            from hpcpanda_edge.daemon import Edge, run_until_signalled
+
+            async with AsyncDispatcherClient(url, token) as client:
+                await run_until_signalled(Edge(site, client, scheduler, drain_on_stop=drain_on_stop))
+
+        asyncio.run(live())
+
+
+def main() -> None:
+    """Entry point: errors as one line on stderr, exit code 1; wrong usage 2."""
+    try:
+        app()
+    except HpcPandaError as problem:
+        sys.stderr.write(f"hpcpanda-edge: {problem}\n")
+        sys.exit(1)
+
+
+def _read(option: str, path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as problem:
+        raise Unavailable(
+            f"{path}: {problem.strerror}; say {option}, or start a dispatcher on this machine"
+        ) from problem
+
+
+def _set_up_logs(form: LogFormat, *, verbose: bool) -> None:
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if form is LogFormat.JSON
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    main()

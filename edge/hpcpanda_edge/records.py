@@ -1,0 +1,197 @@
+"""What the edge remembers: the rows of its database. All are immutable; a change is a new row."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+from hpcpanda.allocation.plan import AllocationPlan, InboxMessage
+from hpcpanda.domain.exchange import LeaseCommit, OutputFile
+from hpcpanda.domain.intervals import EMPTY, IntervalSet
+from hpcpanda.domain.ledger import EventLedger
+from hpcpanda.domain.states import AllocationState, TaskState
+from hpcpanda.domain.task import TaskSpec
+
+_STRICT: dict[str, object] = {"extra": "forbid"}
+
+_JOURNAL = re.compile(r"([^-]+)-([^-]+)-i(\d+)-r(\d+)\.journal")
+
+
+class OutputState(StrEnum):
+    """How far this edge is with a task's merged file."""
+
+    NONE = "none"
+    MADE = "made"
+    RECORDED = "recorded"
+    """The dispatcher knows it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """A task of which this edge holds, or held, events."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    spec: TaskSpec
+    state: TaskState = TaskState.RUNNING
+    """As the dispatcher last said."""
+    event_seconds: float | None = None
+    """Core-seconds an event, as last told or measured."""
+    fruitless: int = 0
+    """Packs that have ended one after the other without a finished event."""
+    not_before: float = 0.0
+    """Nothing of the task is started before, Unix seconds."""
+    error: str | None = None
+    """What a pack of it last complained of."""
+    merges_failed: int = 0
+    output: OutputFile | None = None
+    output_state: OutputState = OutputState.NONE
+    fault: str | None = None
+    """Why the task cannot run here; reported until the task is final."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    """A lease of the dispatcher, and who works on its events here."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    epoch: int
+    ledger: EventLedger
+    """Over the events of the lease that were not given back; its leases are to packs."""
+    acknowledged: IntervalSet = EMPTY
+    """Events that the dispatcher has recorded."""
+    returning: IntervalSet = EMPTY
+    """Given back, the dispatcher's answer outstanding."""
+    lost: bool = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Names the lease at the dispatcher."""
+        return self.task_id, self.epoch
+
+    def ledger_copy(self) -> EventLedger:
+        """The ledger, to be changed and put into a new record."""
+        return replace(self.ledger, leases=dict(self.ledger.leases), failed=dict(self.ledger.failed))
+
+    def outstanding(self, holder: str) -> IntervalSet:
+        """What a pack holds of this lease."""
+        held = EMPTY
+        for lease in self.ledger.leases.values():
+            if lease.holder == holder:
+                held |= lease.outstanding
+        return held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackRecord:
+    """A pack of an allocation."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    pack_id: str
+    kind: Literal["events", "merge"]
+    task_id: int
+    nodes: int
+    accepted: int = 0
+    """Events of its journals that were accepted."""
+    last_message: int = 0
+    """Number of the last inbox message meant for it."""
+    settled: bool = False
+    """It has ended, its journals are read, what it did not do is released."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocationRecord:
+    """A batch job of this edge."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    allocation_id: str
+    nodes: int
+    walltime_s: float
+    packs: tuple[PackRecord, ...]
+    created: float
+    state: AllocationState = AllocationState.PLANNED
+    native_id: str | None = None
+    plan: AllocationPlan | None = None
+    """Until it is submitted."""
+    submitting: bool = False
+    """The batch system may have it, though its name there is not known."""
+    voided: float | None = None
+    """When its plan was taken away: from then on it cannot start any more."""
+    started: float | None = None
+    messages: int = 0
+    """Inbox messages so far."""
+    draining: bool = False
+    cancelled: bool = False
+
+    def pack(self, pack_id: str) -> PackRecord | None:
+        """The pack with that id."""
+        return next((p for p in self.packs if p.pack_id == pack_id), None)
+
+    def with_pack(self, pack: PackRecord) -> AllocationRecord:
+        """The record with a pack exchanged for its newer state."""
+        return replace(self, packs=tuple(pack if p.pack_id == pack.pack_id else p for p in self.packs))
+
+    def holder(self, pack_id: str) -> str:
+        """The name of a pack in the ledgers."""
+        return f"{self.allocation_id}-{pack_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalRecord:
+    """How far a journal has been read, and what of it belongs into the output."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    name: str
+    task_id: int
+    offset: int = 0
+    closed: bool = False
+    chosen: dict[int, IntervalSet] = field(default_factory=dict)
+    """Accepted finished events by epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitRecord:
+    """A commit that the dispatcher has not answered."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    number: int
+    commit: LeaseCommit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageRecord:
+    """An inbox message that may not have been written yet."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    allocation_id: str
+    number: int
+    message: InboxMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalName:
+    """What the file name of a journal says."""
+
+    allocation_id: str
+    pack_id: str
+    incarnation: int
+    rank: int
+
+    @classmethod
+    def parse(cls, name: str) -> JournalName | None:
+        """Take a file name apart; None when it is not that of a journal."""
+        match = _JOURNAL.fullmatch(name)
+        if match is None:
+            return None
+        allocation_id, pack_id, incarnation, rank = match.groups()
+        return cls(allocation_id=allocation_id, pack_id=pack_id, incarnation=int(incarnation), rank=int(rank))

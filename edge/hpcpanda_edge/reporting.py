@@ -1,0 +1,170 @@
+"""What the edge says to the dispatcher, and what it makes of the answer. Pure but for the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from hpcpanda.allocation.plan import AllocationStatus
+from hpcpanda.domain.exchange import (
+    MAX_UPDATES,
+    LeaseCommit,
+    LeaseReturn,
+    SyncReply,
+    SyncRequest,
+    TaskActivity,
+    TaskFault,
+)
+from hpcpanda.domain.intervals import EMPTY
+from hpcpanda.domain.ledger import ERROR_TEXT_LIMIT
+from hpcpanda.domain.states import TaskState
+from hpcpanda_edge import accounts
+from hpcpanda_edge.records import LeaseRecord, OutputState
+from hpcpanda_edge.steps import Steps
+from hpcpanda_edge.store import Store
+from hpcpanda_edge.view import Statuses
+
+MAX_REQUEST_BOUNDS = 1_000_000
+"""Most bounds of interval sets in one message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A message to the dispatcher, and the rows it speaks of."""
+
+    request: SyncRequest
+    numbers: tuple[tuple[int, ...], ...]
+    """For each commit of the request, the rows of the outbox in it."""
+
+    @property
+    def urgent(self) -> bool:
+        """Whether it says more than that the edge lives."""
+        r = self.request
+        return bool(r.commits or r.returns or r.outputs or r.faults)
+
+
+def make_report(store: Store, statuses: Statuses, *, instance: str) -> Report:
+    """Everything there is to say now."""
+    commits, numbers = _commits(store)
+    unfinished = {c.commit.task_id for c in store.commits.values()}
+    request = SyncRequest(
+        instance=instance,
+        renew=tuple(v.key for v in store.leases.values() if _open(v))[:MAX_UPDATES],
+        commits=commits,
+        returns=tuple(
+            LeaseReturn(task_id=v.task_id, epoch=v.epoch, events=v.returning)
+            for v in store.leases.values()
+            if v.returning
+        )[:MAX_UPDATES],
+        outputs=tuple(
+            task.output
+            for task in store.tasks.values()
+            if task.output is not None
+            and task.output_state is OutputState.MADE
+            and task.task_id not in unfinished
+        )[:MAX_UPDATES],
+        faults=tuple(
+            TaskFault(task_id=task.task_id, error=task.fault[:ERROR_TEXT_LIMIT])
+            for task in store.tasks.values()
+            if task.fault is not None and not task.state.final
+        )[:MAX_UPDATES],
+        activity=activity(store, statuses)[:MAX_UPDATES],
+        tasks=tuple(sorted(store.tasks))[:MAX_UPDATES],
+    )
+    return Report(request=request, numbers=numbers)
+
+
+def activity(store: Store, statuses: Statuses) -> tuple[TaskActivity, ...]:
+    """Cores of each task, and how many of them are at work."""
+    cores: dict[int, int] = {}
+    busy: dict[int, float] = {}
+    for status in statuses.values():
+        for pack in status.packs:
+            if (
+                pack.task_id in store.tasks
+                and pack.state in ("starting", "running")
+                and _alive(store, status)
+            ):
+                cores[pack.task_id] = cores.get(pack.task_id, 0) + pack.cores
+                busy[pack.task_id] = busy.get(pack.task_id, 0.0) + pack.cores_busy
+    return tuple(
+        TaskActivity(task_id=t, cores=n, cores_busy=min(busy[t], float(n))) for t, n in sorted(cores.items())
+    )
+
+
+def apply_reply(store: Store, steps: Steps, report: Report, reply: SyncReply) -> None:
+    """Enter the dispatcher's answer. Call inside a transaction."""
+    request = report.request
+    for numbers, result in zip(report.numbers, reply.commits, strict=True):
+        accounts.acknowledge(store, (result.task_id, result.epoch), result.accepted, result.refused)
+        for number in numbers:
+            store.commits.drop(number)
+    for update in request.returns:
+        lease = store.leases.get((update.task_id, update.epoch))
+        if lease is not None:
+            store.leases.put(replace(lease, returning=lease.returning - update.events))
+    for key in reply.lost:
+        lease = store.leases.get(key)
+        if lease is not None and _open(lease):
+            steps.revoke(accounts.lose(store, lease), lease.epoch)
+    for output in request.outputs:
+        task = store.tasks.get(output.task_id)
+        if task is None:
+            continue
+        if output.path not in reply.rejected_outputs:
+            store.tasks.put(replace(task, output_state=OutputState.RECORDED))
+        else:
+            fault = task.fault or f"the dispatcher refused the merged file {output.path}"
+            store.tasks.put(replace(task, output_state=OutputState.NONE, output=None, fault=fault))
+    _task_states(store, steps, reply)
+
+
+def _task_states(store: Store, steps: Steps, reply: SyncReply) -> None:
+    for order in reply.tasks:
+        task = store.tasks.get(order.task_id)
+        if task is None:
+            continue
+        state = TaskState.RUNNING if order.state is TaskState.READY else order.state
+        if state is not task.state:
+            if state.final:
+                steps.stop_task(order.task_id)
+            elif state is TaskState.MERGING:
+                steps.drain_packs(order.task_id)
+            store.tasks.put(replace(store.tasks[order.task_id], state=state))
+
+
+def _commits(store: Store) -> tuple[tuple[LeaseCommit, ...], tuple[tuple[int, ...], ...]]:
+    """The outbox, joined to few commits, as much of it as fits a message."""
+    joined: dict[tuple[int, int, int], tuple[LeaseCommit, tuple[int, ...]]] = {}
+    part: dict[tuple[int, int], int] = {}
+    bounds = 0
+    for number in sorted(store.commits):
+        new = store.commits[number].commit
+        bounds += len(new.done.bounds) + 20 * len(new.failed)
+        if joined and (bounds > MAX_REQUEST_BOUNDS or len(joined) >= MAX_UPDATES):
+            break
+        lease = (new.task_id, new.epoch)
+        key = (*lease, part.setdefault(lease, 0))
+        old, numbers = joined.get(key, (LeaseCommit(task_id=new.task_id, epoch=new.epoch), ()))
+        if len(old.failed) + len(new.failed) > MAX_UPDATES:
+            part[lease] += 1
+            key = (*lease, part[lease])
+            old, numbers = LeaseCommit(task_id=new.task_id, epoch=new.epoch), ()
+        both = replace(
+            old,
+            done=old.done | new.done,
+            failed=old.failed + new.failed,
+            core_seconds=old.core_seconds + new.core_seconds,
+        )
+        joined[key] = (both, (*numbers, number))
+    return tuple(c for c, _ in joined.values()), tuple(n for _, n in joined.values())
+
+
+def _open(lease: LeaseRecord) -> bool:
+    """Whether some of its events are neither finished nor given back."""
+    ledger = lease.ledger
+    return not lease.lost and (ledger.ready != EMPTY or any(v.outstanding for v in ledger.leases.values()))
+
+
+def _alive(store: Store, status: AllocationStatus) -> bool:
+    record = store.allocations.get(status.allocation_id)
+    return record is not None and record.state == "running" and status.state != "ended"

@@ -1,0 +1,67 @@
+"""Read a site file: TOML with the fields of :class:`hpcpanda.domain.site.Site`."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from hpcpanda.domain.errors import InvalidValue
+from hpcpanda.domain.site import Site
+
+SITE: TypeAdapter[Site] = TypeAdapter(Site)
+
+
+def load_site(path: Path | str, *, spool: Path | str | None = None) -> Site:
+    """The site that a file describes, with ``~`` and ``$VARIABLES`` of its spool folder filled in.
+
+    Args:
+        path: the TOML file.
+        spool: use this spool folder instead of the file's.
+
+    Raises:
+        InvalidValue: the file cannot be read or a field is wrong; the message names file and field.
+    """
+    path = Path(path)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidValue(str(path), f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidValue(str(path), f"is not TOML: {error}") from error
+    if spool is not None:
+        document["spool"] = str(Path(spool).absolute())
+    try:
+        if isinstance(document.get("spool"), str):
+            document["spool"] = _filled_in(document["spool"])
+        return SITE.validate_python(document)
+    except ValidationError as error:
+        problems = "; ".join(dict.fromkeys(_lines(error)))
+        raise InvalidValue(str(path), problems) from error
+    except InvalidValue as error:
+        raise InvalidValue(str(path), str(error)) from error
+
+
+def _filled_in(folder: str) -> str:
+    filled = os.path.expandvars(str(Path(folder).expanduser()) if folder.startswith("~") else folder)
+    if missing := re.search(r"\$\{?(\w+)", filled):
+        raise InvalidValue("spool", f"the variable {missing[1]} in {folder!r} is not set")
+    return filled
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    """One line a wrong field."""
+    for problem in error.errors(include_url=False):
+        yield _line(problem["loc"], problem)
+
+
+def _line(location: tuple[int | str, ...], problem: Mapping[str, Any]) -> str:
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidValue):
+        return str(cause)
+    return f"{'.'.join(map(str, location)) or 'the file'}: {problem['msg']}"
