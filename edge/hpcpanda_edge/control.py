@@ -218,7 +218,7 @@ class Control:
             found = await asyncio.to_thread(files.collect, self._spool, wanted, dict(self.store.journals))
         for error in found.errors:
             _log.warning("journal-trouble", error=error)
-        ended = {r.allocation_id for r in self.store.allocations.values() if r.state is AllocationState.ENDED}
+        ended = await self._with_timelines()
         if not found.journals and not found.broken and not over and not ended:
             return
         with self.store.transaction():
@@ -229,6 +229,16 @@ class Control:
                 if all(p.settled for p in self.store.allocations[allocation_id].packs):
                     _log.info("allocation-closed", allocation=allocation_id)
                     self.steps.close(allocation_id)
+
+    async def _with_timelines(self) -> set[str]:
+        """Allocations that have ended; what their cores did is written down before journals can go."""
+        ended = {r.allocation_id for r in self.store.allocations.values() if r.state is AllocationState.ENDED}
+        for allocation_id in ended:
+            try:
+                await asyncio.to_thread(files.keep_timeline, self._spool, allocation_id)
+            except OSError as problem:
+                _log.warning("timeline-not-written", allocation=allocation_id, error=str(problem))
+        return ended
 
     def _enter(self, found: Collected) -> None:
         for read in found.journals:
@@ -242,8 +252,10 @@ class Control:
             self.store.journals.put(replace(latest, closed=True))
 
     def _settle(self, allocation_id: str, pack_id: str) -> None:
-        said = pack_status(self.statuses.get(allocation_id), pack_id)
-        released = self.steps.settle(allocation_id, pack_id, said, time.time())
+        status = self.statuses.get(allocation_id)
+        said = pack_status(status, pack_id)
+        late = status is not None and said is None
+        released = self.steps.settle(allocation_id, pack_id, said, time.time(), late=late)
         self._over.pop((allocation_id, pack_id), None)
         error = said.error if said is not None else None
         _log.info("pack-ended", allocation=allocation_id, pack=pack_id, released=released, error=error)

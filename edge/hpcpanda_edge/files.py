@@ -11,6 +11,8 @@ from pathlib import Path
 
 from hpcpanda.allocation.plan import AllocationStatus, Pack, StartPack
 from hpcpanda.allocation.spool import MESSAGE, PLAN, STATUS, Spool, read_message, write_message
+from hpcpanda.allocation.timeline import collect as collect_timeline
+from hpcpanda.allocation.timeline import write_trace
 from hpcpanda.domain.errors import CorruptData
 from hpcpanda.events.journal import JournalPart, read_journal
 from hpcpanda_edge.records import AllocationRecord, JournalName, JournalRecord, MessageRecord
@@ -167,12 +169,33 @@ def void_plan(spool: Spool, allocation_id: str) -> None:
 
 
 def remove_task(spool: Spool, task_id: int) -> None:
-    """Delete journals and segments of a task; merged files stay."""
+    """Delete segments and journals of a task; merged files stay.
+
+    Journals of allocations that still run are kept for their timelines, in the allocation's folder.
+    """
+    for path in spool.events(task_id).glob("*.journal"):
+        name = JournalName.parse(path.name)
+        if name is None:
+            continue
+        kept = spool.allocation(name.allocation_id)
+        if kept.history.exists() and not kept.timeline.exists():
+            kept.journals.mkdir(exist_ok=True)
+            path.rename(kept.journals / f"{task_id}-{path.name}")
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(spool.events(task_id))
     for folder in (spool.output(task_id), spool.events(task_id).parent):
         with contextlib.suppress(OSError):  # there is an output
             folder.rmdir()
+
+
+def keep_timeline(spool: Spool, allocation_id: str) -> None:
+    """Write the trace of an allocation that has ended; one that never began has none."""
+    folder = spool.allocation(allocation_id)
+    if folder.timeline.exists() or not folder.history.exists():
+        return
+    write_trace(collect_timeline(spool, allocation_id), folder.timeline)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder.journals)
 
 
 def remove_allocation(spool: Spool, allocation_id: str) -> None:

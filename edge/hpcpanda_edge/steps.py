@@ -170,10 +170,13 @@ class Steps:
 
     # ---- ends ----
 
-    def settle(self, allocation_id: str, pack_id: str, status: PackStatus | None, now: float) -> int:
+    def settle(
+        self, allocation_id: str, pack_id: str, status: PackStatus | None, now: float, *, late: bool
+    ) -> int:
         """A pack has ended and its journals are read to the end: release what it did not do.
 
-        Gives the number of events released.
+        ``late``: it was sent to an allocation that was ending and never began, which says nothing about
+        its task. Gives the number of events released.
         """
         record = self._store.allocations[allocation_id]
         pack = record.pack(pack_id)
@@ -181,7 +184,7 @@ class Steps:
         self._store.allocations.put(record.with_pack(replace(pack, settled=True)))
         released = accounts.release(self._store, pack.task_id, record.holder(pack_id))
         task = self._store.tasks.get(pack.task_id)
-        if task is None:
+        if task is None or late:
             return released
         if pack.kind == "merge":
             if task.output_state is OutputState.NONE:

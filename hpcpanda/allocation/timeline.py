@@ -72,7 +72,9 @@ def collect(spool: Spool, allocation_id: str) -> Timeline:
     notes = list(_notes(spool.allocation(allocation_id).history))
     spans: dict[tuple[str, int, int], list[Entries]] = {}
     cores: dict[tuple[str, int], int] = {}
-    for path in sorted((spool.path / "tasks").glob(f"*/events/{journal_pattern(allocation_id)}")):
+    kept = spool.allocation(allocation_id).journals.glob("*.journal")
+    live = (spool.path / "tasks").glob(f"*/events/{journal_pattern(allocation_id)}")
+    for path in sorted((*kept, *live)):
         try:
             journal = read_journal(path)
         except CorruptData:
