@@ -22,7 +22,7 @@ from hpcpanda_edge.ports import JobState, SchedulerPort, Submitted
 from hpcpanda_edge.records import AllocationRecord, JournalName, OutputState, PackRecord
 from hpcpanda_edge.steps import Steps
 from hpcpanda_edge.store import Store
-from hpcpanda_edge.submitting import CALL_TIMEOUT_S, Submitter
+from hpcpanda_edge.submitting import Submitter, in_thread
 from hpcpanda_edge.view import pack_over, pack_status, situation
 
 KEPT_ALLOCATIONS: Final = 50
@@ -98,7 +98,7 @@ class Control:
         records = [r for r in self.store.allocations.values() if r.state in _LIVE]
         jobs = [self._submitted(r) for r in records if r.native_id is not None]
         try:
-            states = await asyncio.wait_for(asyncio.to_thread(self._scheduler.states, jobs), CALL_TIMEOUT_S)
+            states = await in_thread(self._scheduler.states, jobs)
         except (SchedulerFailed, TimeoutError) as problem:
             _log.warning("batch-system-silent", error=str(problem))
             states = {}
@@ -123,9 +123,7 @@ class Control:
         folder = self._spool.allocation(record.allocation_id)
         found: str | None = None
         with contextlib.suppress(SchedulerFailed, TimeoutError):
-            found = await asyncio.wait_for(
-                asyncio.to_thread(self._scheduler.find, record.allocation_id, folder.path), CALL_TIMEOUT_S
-            )
+            found = await in_thread(self._scheduler.find, record.allocation_id, folder.path)
             status = self.statuses.get(record.allocation_id)
             silent = status is not None and time.time() - status.written > STATUS_STALE_S
             if found is not None:
@@ -148,9 +146,7 @@ class Control:
                 continue
             _log.info("allocation-cancelled", allocation=record.allocation_id, late=late)
             with contextlib.suppress(SchedulerFailed, TimeoutError):
-                await asyncio.wait_for(
-                    asyncio.to_thread(self._scheduler.cancel, self._submitted(record)), CALL_TIMEOUT_S
-                )
+                await in_thread(self._scheduler.cancel, self._submitted(record))
                 with self.store.transaction():
                     self.store.allocations.put(
                         replace(self.store.allocations[record.allocation_id], cancelled=True)

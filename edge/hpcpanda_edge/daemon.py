@@ -143,7 +143,8 @@ class Edge:
                 self._planned.set()
                 self._say.set()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._round_s)
+                    async with asyncio.timeout(self._round_s):
+                        await self._wake.wait()
         finally:
             if submitting is not None and not submitting.done():
                 submitting.cancel()

@@ -69,7 +69,7 @@ def merge_ended(store: Store, task: TaskRecord, status: PackStatus | None, *, no
     """The task after a merge pack has ended; ``status`` is what the head last said about it."""
     if status is not None and status.state == "ended" and status.result:
         parts = [part for _, _, part in accepted_events(store, task.task_id)]
-        events = IntervalSet.of(r for part in parts for r in part)
+        events = IntervalSet.of(r for part in parts for r in part.ranges())
         try:
             output = output_file(task.task_id, status.result, events)
         except HpcPandaError as problem:

@@ -40,6 +40,12 @@ def head_command(spool: Path, folder: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "hpcpanda.allocation.head", str(folder), str(spool))
 
 
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Make a call of the batch system without holding up the edge. Raises TimeoutError when it takes too long."""
+    async with asyncio.timeout(CALL_TIMEOUT_S):
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+
 class Submitter:
     """Hands allocations to the batch system, one at a time.
 
@@ -93,7 +99,7 @@ class Submitter:
             folder = self._spool.allocation(record.allocation_id)
             found: str | None = None
             with contextlib.suppress(SchedulerFailed, TimeoutError):
-                found = await self._call(self._scheduler.find, record.allocation_id, folder.path)
+                found = await in_thread(self._scheduler.find, record.allocation_id, folder.path)
             if found is not None:
                 _log.info("allocation-found", allocation=record.allocation_id, native_id=found)
                 with self._store.transaction():
@@ -129,7 +135,7 @@ class Submitter:
             folder=folder,
         )
         try:
-            native_id = await self._call(self._scheduler.submit, job)
+            native_id = await in_thread(self._scheduler.submit, job)
         except (SchedulerFailed, TimeoutError) as problem:
             self._refusals += 1
             pause_s = min(2.0**self._refusals, _LONGEST_PAUSE_S)
@@ -148,9 +154,6 @@ class Submitter:
             nodes=record.nodes,
             tasks=[p.task_id for p in record.packs],
         )
-
-    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.wait_for(asyncio.to_thread(function, *args, **kwargs), CALL_TIMEOUT_S)
 
     def _guarded(self, write: Callable[[], None]) -> bool:
         """Write into the spool; gives False when the disk refuses, to be tried again."""

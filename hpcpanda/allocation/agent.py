@@ -6,11 +6,13 @@ All I/O of a node happens here, in one thread around one selector; what to do is
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
 import signal
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,7 +24,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from hpcpanda.allocation.board import Board
-from hpcpanda.allocation.forkserver import Exited, Forked, ForkServer, SetUp
+from hpcpanda.allocation.forkserver import Exited, Forked, ForkServer, Notice, SetUp
 from hpcpanda.allocation.messages import (
     Bye,
     Chunk,
@@ -118,6 +120,11 @@ class Agent:
         """Whether the agent has said bye."""
         return self._bye is not None
 
+    @property
+    def hungry(self) -> bool:
+        """Whether workers may be waiting for the coordinator's answer."""
+        return self._work.hungry
+
     def receive(self, message: ToAgent) -> None:
         """Act on a message of the coordinator."""
         match message:
@@ -185,24 +192,35 @@ class Agent:
     def _on_server(self) -> None:
         notices = self._server.notices()
         if notices is None:
-            self._end("the fork server has died")
+            status = self._server.close()
+            if self._set_up or status == -signal.SIGKILL:
+                self._end(_obituary("the fork server", status), again=True)
+            else:
+                self._end(_obituary("set-up of the payload failed: its process", status), payload_fault=True)
             return
         for notice in notices:
-            match notice:
-                case SetUp(error=None):
-                    self._set_up = True
-                    for slot in range(len(self._work.slots)):
-                        self._start_worker(slot)
-                    self._report(time.monotonic())
-                case SetUp(error=error):
-                    self._end(f"set-up of the payload failed: {error}", payload_fault=True)
-                case Forked(pid=pid):
-                    self._unborn.popleft().pid = pid
-                case Exited(pid=pid, status=status):
-                    for worker in list(self._workers.values()):
-                        if worker.pid == pid:
-                            worker.status = status
-                            self._bury_if_dead(worker)
+            self._on_notice(notice)
+
+    def _on_notice(self, notice: Notice) -> None:
+        match notice:
+            case SetUp(error=None):
+                self._set_up = True
+                for slot in range(len(self._work.slots)):
+                    self._start_worker(slot)
+                self._report(time.monotonic())
+            case SetUp(error=error):
+                self._end(f"set-up of the payload failed: {error}", payload_fault=True)
+            case Forked(pid=pid):
+                worker = self._unborn.popleft()
+                worker.pid = pid
+                if worker.condemned:
+                    self._kill(worker, None)
+            case Exited(pid=pid, status=status):
+                for worker in list(self._workers.values()):
+                    if worker.pid == pid:
+                        self._kill(worker, None)  # programs that it left behind
+                        worker.status = status
+                        self._bury_if_dead(worker)
 
     def _start_worker(self, slot: int) -> None:
         ours, theirs = socket.socketpair()
@@ -234,8 +252,12 @@ class Agent:
                 return
             for frame in frames:
                 self._on_frame(worker, frame)
-        except (CorruptData, ValueError) as problem:
-            self._kill(worker, f"the worker broke its protocol: {problem}")
+        except (CorruptData, ValueError, struct.error) as problem:
+            if self._workers.get(worker.slot) is worker:
+                self._selector.unregister(worker.sock)
+                worker.hung_up = True
+                self._kill(worker, f"the worker broke its protocol: {problem}")
+                self._bury_if_dead(worker)
             return
         if worker.ready:
             self._feed(worker)
@@ -252,7 +274,8 @@ class Agent:
                 self._broken = 0
             case WorkerFrame.SCHEMA:
                 right = self._is_right(_SCHEMA.validate_json(bytes(frame.entries)))
-                worker.sock.send(SCHEMA_RIGHT if right else SCHEMA_WRONG)
+                with contextlib.suppress(OSError):  # it has died meanwhile
+                    worker.sock.send(SCHEMA_RIGHT if right else SCHEMA_WRONG)
             case WorkerFrame.RESULTS:
                 entries = np.frombuffer(frame.entries, dtype=ENTRY).copy()
                 if int(entries["length"].sum()) != len(frame.data):
@@ -308,7 +331,7 @@ class Agent:
         del self._workers[worker.slot]
         guilty = self._board.read(worker.slot)
         finishing = self._finish_at is not None and worker.condemned is None
-        error = f"{worker.condemned or _obituary(worker.status)}"
+        error = worker.condemned or _obituary("the worker", worker.status)
         if tail := worker.log.tail():
             error += f"; it last printed: {tail}"
         if guilty is not None and not finishing:
@@ -350,6 +373,8 @@ class Agent:
 
     def _kill(self, worker: WorkerProcess, why: str | None) -> None:
         worker.condemned = worker.condemned or why
+        if worker.pid == 0:  # not known yet
+            return
         for kill in (os.killpg, os.kill):
             try:
                 kill(worker.pid, signal.SIGKILL)
@@ -358,8 +383,7 @@ class Agent:
 
     def _kill_all(self) -> None:
         for worker in self._workers.values():
-            if worker.pid:
-                self._kill(worker, None)
+            self._kill(worker, None)
 
     # ---- output ----
 
@@ -369,12 +393,12 @@ class Agent:
         except OSError as problem:
             self._end(f"the spool folder refuses writing: {problem}")
 
-    def _end(self, error: str | None, *, payload_fault: bool = False) -> None:
+    def _end(self, error: str | None, *, payload_fault: bool = False, again: bool = False) -> None:
         """Stop everything, make durable what is finished, say bye. The first reason counts."""
         if self.ended:
             return
         self._work.stop()
-        self._bye = Bye(error=error, payload_fault=payload_fault)
+        self._bye = Bye(error=error, payload_fault=payload_fault, again=again)
         if payload_fault and (tail := self._server_log.tail()) and error is not None:
             self._bye = Bye(error=f"{error}; it last printed: {tail}", payload_fault=True)
         self._selector.unregister(self._server.sock)
@@ -391,13 +415,13 @@ class Agent:
         self._send(self._bye)
 
 
-def _obituary(status: int) -> str:
+def _obituary(who: str, status: int) -> str:
     if status < 0:
         try:
-            return f"the worker was ended by {signal.Signals(-status).name}"
+            return f"{who} was ended by {signal.Signals(-status).name}"
         except ValueError:
-            return f"the worker was ended by signal {-status}"
-    return f"the worker left with exit status {status}"
+            return f"{who} was ended by signal {-status}"
+    return f"{who} left with exit status {status}"
 
 
 def node_log_path(logs: Path, pack_id: str, rank: int) -> Path:

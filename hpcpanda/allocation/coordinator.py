@@ -125,10 +125,11 @@ class Coordinator:
         cost = self._cost.event_seconds
         error = next((b.error for b in self._byes.values() if b.error), None)
         fault = any(b.payload_fault for b in self._byes.values())
+        over = self.ended and not any(b.again for b in self._byes.values())
         return PackStatus(
             pack_id=self._pack.pack_id,
             task_id=self._pack.task_id,
-            state="failed" if fault else "ended" if self.ended else "running",
+            state="failed" if fault else "ended" if over else "running",
             incarnation=self._incarnation,
             cores=self._cores * self._ranks,
             cores_busy=sum(occupancy),
@@ -170,7 +171,7 @@ class Coordinator:
             missing = share(want, self.left, self._ranks)
             for epoch in list(self._pending):
                 taken, rest = self._pending[epoch].take(missing)
-                pieces += [Piece(epoch=epoch, first=r.first, last=r.last) for r in taken]
+                pieces += [Piece(epoch=epoch, first=r.first, last=r.last) for r in taken.ranges()]
                 missing -= len(taken)
                 if rest:
                     self._pending[epoch] = rest
@@ -210,6 +211,8 @@ class Coordinator:
         piece = failure.piece
         span = EventRange(piece.first, piece.last)
         if not self._settle(LeasedEvents(epoch=piece.epoch, events=IntervalSet.of((span,)))):
+            return []
+        if self._draining:
             return []
         if len(span) > 1:
             self._suspects.extend(

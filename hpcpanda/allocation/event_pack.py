@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -29,6 +27,7 @@ from hpcpanda.allocation.pack_run import PACK_RUN, PackRun
 from hpcpanda.allocation.plan import Drain, EventPack, PackStatus, Revoke, TopUp
 from hpcpanda.allocation.ranks import MpiRanks, OneRank, Ranks
 from hpcpanda.allocation.spool import AllocationFolder, Spool, journal_name, read_message
+from hpcpanda.allocation.work_folder import make_work_folder
 from hpcpanda.allocation.worker_log import LogPipe, NodeLog
 from hpcpanda.events.journal import JournalHeader
 from hpcpanda.events.recorder import Recorder
@@ -37,8 +36,11 @@ STATUS: Final[TypeAdapter[PackStatus]] = TypeAdapter(PackStatus)
 FROM_HEAD: Final[TypeAdapter[TopUp | Revoke | Drain]] = TypeAdapter(TopUp | Revoke | Drain)
 
 _STATUS_S: Final = 1.0
-_NAP_S: Final = (0.002, 0.05)
-"""Shortest and longest time between two looks at MPI: a tenth of the silence so far, within these."""
+_NAP_S: Final = (0.002, 0.02, 0.05)
+"""Times between two looks at MPI: a tenth of the silence so far; at least the first when the node waits for work or has
+just begun, else at least the second, since a node asks long before its work runs out; at most the third."""
+
+_BEGIN_S: Final = 2.0
 
 
 class HeadLine:
@@ -71,7 +73,7 @@ class PackRank:
     def __init__(self, run: PackRun, pack: EventPack, reports: int) -> None:
         self._selector = selectors.DefaultSelector()
         self._run = run
-        self._work_folder = Path(tempfile.mkdtemp(prefix=f"hpcpanda-{run.allocation_id}-"))
+        work_folder = make_work_folder(run.allocation_id)
         cores = run.site.nodes.cores
         board = Board(cores)
         folder = AllocationFolder(Spool(Path(run.spool)).allocation(run.allocation_id).path)
@@ -80,14 +82,14 @@ class PackRank:
         server = ForkServer(
             ForkServerSettings(
                 spec=pack.spec,
-                work_folder=self._work_folder,
+                work_folder=work_folder,
                 pins=_pins(run),
                 log=server_pipe.write_end,
             ),
             board,
         )
         os.close(server_pipe.write_end)
-        deadline = time.monotonic() + run.seconds
+        deadline = time.monotonic() + run.deadline - time.time()
         self._ranks: Ranks = OneRank() if pack.nodes == 1 else MpiRanks()
         rank = self._ranks.rank
         spool = Spool(Path(run.spool))
@@ -139,20 +141,22 @@ class PackRank:
 
     def loop(self) -> None:
         """Run until the pack has ended."""
-        heard = time.monotonic()
+        began = heard = time.monotonic()
         while not self._ended:
             timeout = self._agent.tick() if not self._agent.ended else 0.5
             if self._ranks.size > 1:
-                shortest, longest = _NAP_S
-                timeout = min(timeout, longest, max(shortest, (time.monotonic() - heard) / 10))
+                now = time.monotonic()
+                urgent, calm, longest = _NAP_S
+                shortest = urgent if self._agent.hungry or now - began < _BEGIN_S else calm
+                timeout = min(timeout, longest, max(shortest, (now - heard) / 10))
             for key, _ in self._selector.select(timeout):
-                key.data()
+                if self._selector.get_map().get(key.fd) is key:  # not closed by an earlier one of these
+                    key.data()
             while self._exchange():
                 heard = time.monotonic()
             self._tell(force=False)
         self._tell(force=True)
         self._ranks.close()
-        shutil.rmtree(self._work_folder, ignore_errors=True)
 
     @property
     def _ended(self) -> bool:

@@ -88,6 +88,7 @@ class ForkServer:
             _serve(settings, board, theirs)
         theirs.close()
         self.sock.settimeout(0)
+        self._status: int | None = None
 
     def fork_worker(self, slot: int, sock: socket.socket, log: int) -> None:
         """Ask for a worker; a :class:`Forked` notice follows."""
@@ -108,11 +109,13 @@ class ForkServer:
             name, values = json.loads(raw)
             found.append(_NOTICES[name](*values))
 
-    def close(self) -> None:
-        """End it and every worker that is left."""
-        self.sock.close()
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+    def close(self) -> int:
+        """End it and every worker that is left; how it ended, as of :func:`os.waitstatus_to_exitcode`."""
+        if self._status is None:
+            self.sock.close()
+            os.kill(self.pid, signal.SIGKILL)
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._status
 
 
 def _serve(settings: ForkServerSettings, board: Board, sock: socket.socket) -> NoReturn:

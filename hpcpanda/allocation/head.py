@@ -31,6 +31,9 @@ from hpcpanda.domain.site import PackVia
 
 _INBOX_S: Final = 0.25
 _STATUS_S: Final = 1.0
+_RESERVE_BYTES: Final = 1 << 16
+_LAST_WORDS_S: Final = 2.0
+"""A line that nobody closes is given up so long after its pack has ended."""
 _MODULES: Final = {"events": "hpcpanda.allocation.event_pack", "merge": "hpcpanda.allocation.merge_pack"}
 
 
@@ -41,6 +44,7 @@ class Head:
         self._spool = Spool(spool)
         self._folder = self._spool.allocation(allocation_id)
         self._folder.create()
+        self._folder.reserve.write_bytes(bytes(_RESERVE_BYTES))
         self._plan = read_message(self._folder.plan, PLAN)
         self._launcher: PackLauncher = _launcher(self._plan)
         self._rules = HeadRules(self._plan, time.monotonic())
@@ -69,6 +73,7 @@ class Head:
         self._launcher.close()
         self._note("allocation-ended")
         self._write_status("ended")
+        self._folder.reserve.unlink(missing_ok=True)
 
     # ---- the edge ----
 
@@ -97,10 +102,14 @@ class Head:
             inbox_read=self._inbox_read,
             packs=tuple(life.status for life in self._rules.packs.values()),
         )
-        try:
-            write_message(self._folder.status, ALLOCATION_STATUS, status, durable=state == "ended")
-        except OSError as problem:
-            _say(f"the status cannot be written: {problem}")
+        for _ in range(2):
+            try:
+                write_message(self._folder.status, ALLOCATION_STATUS, status, durable=state == "ended")
+            except OSError as problem:
+                _say(f"the status cannot be written: {problem}")
+                self._folder.reserve.unlink(missing_ok=True)
+            else:
+                break
 
     def _note(self, what: str, **facts: str | float) -> None:
         """Add a line to the allocation's history."""
@@ -146,7 +155,7 @@ class Head:
             site=self._plan.site,
             pack=pack,
             incarnation=incarnation,
-            seconds=effect.seconds,
+            deadline=time.time() + effect.seconds,
         )
         run_file = self._folder.packs / f"{pack.pack_id}-i{incarnation}.json"
         try:
@@ -207,9 +216,12 @@ class Head:
             how = pack.exited()
             if how is None:
                 continue
-            while pack.reports in self._selector.get_map():
+            until = time.monotonic() + _LAST_WORDS_S
+            while pack.reports in self._selector.get_map() and time.monotonic() < until:
                 self._selector.select(_INBOX_S)
                 self._on_reports(pack_id)
+            if pack.reports in self._selector.get_map():
+                self._selector.unregister(pack.reports)
             del self._running[pack_id]
             pack.close()
             self._note("pack-ended", pack=pack_id, how=how)

@@ -5,6 +5,7 @@ A state machine without I/O or clock: ``now`` comes in, effects come out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -53,6 +54,7 @@ class Kill:
 
 
 Effect = Launch | Tell | Kill
+_Events = tuple[LeasedEvents, ...]
 
 
 @dataclass(slots=True)
@@ -103,20 +105,23 @@ class HeadRules:
         """Act on a message of the edge."""
         self._quiet_since = now
         match message:
-            case StartPack():
-                self._waiting.append(message.pack)
-                return self.tick(now)
+            case StartPack(pack=pack):
+                if pack.pack_id not in self.packs and not self._is_waiting(pack.pack_id):
+                    self._waiting.append(pack)
+                return []  # the next tick starts it: a top-up or a revoke may follow at once
             case TopUp():
                 return self._top_up(message, now)
             case Revoke():
                 life = self.packs.get(message.pack_id)
                 if life is None:
+                    self._change_waiting(message.pack_id, lambda e: _without(e, message.epochs))
                     return []
                 life.revoked.update(message.epochs)
                 return [Tell(message.pack_id, message)] if life.running else []
             case Drain(pack_id=None):
                 return self.drain(message.grace_s, now)
             case Drain(pack_id=pack_id):
+                self._waiting = [p for p in self._waiting if p.pack_id != pack_id]
                 life = self.packs.get(pack_id or "")
                 return self._drain_pack(life, message.grace_s, now) if life else []
 
@@ -135,6 +140,7 @@ class HeadRules:
     def on_exit(self, pack_id: str, how: str, now: float) -> list[Effect]:
         """A pack's processes have ended: in order, or it is started again if that makes sense."""
         life = self.packs[pack_id]
+        told_to_end = life.kill_at is not None
         life.running = False
         life.kill_at = None
         self._quiet_since = now
@@ -143,11 +149,12 @@ class HeadRules:
             life.again = False
             return self.tick(now)
         life.fruitless += 1
-        if self._draining or life.fruitless > RESTARTS:
+        if self._draining or (told_to_end and not life.again) or life.fruitless > RESTARTS:
             life.over = True
             error = life.status.error or f"the pack died: {how}"
             life.status = replace(life.status, state="ended", error=error, cores_busy=0.0, occupancy=())
             return self.tick(now)
+        life.again = False
         return [self._launch(life, now)]
 
     def drain(self, grace_s: float, now: float) -> list[Effect]:
@@ -186,7 +193,10 @@ class HeadRules:
 
     def _top_up(self, message: TopUp, now: float) -> list[Effect]:
         life = self.packs.get(message.pack_id)
-        if life is None or not isinstance(life.pack, EventPack):
+        if life is None:
+            self._change_waiting(message.pack_id, lambda e: join(e + message.events))
+            return []
+        if not isinstance(life.pack, EventPack):
             return []
         life.pack = replace(life.pack, events=join(life.pack.events + message.events))
         life.idle_since = None
@@ -215,6 +225,15 @@ class HeadRules:
             effects += self._launch_if_free(life, now)
         return effects
 
+    def _is_waiting(self, pack_id: str) -> bool:
+        return any(p.pack_id == pack_id for p in self._waiting)
+
+    def _change_waiting(self, pack_id: str, change: Callable[[_Events], _Events]) -> None:
+        """Change the events of a pack that has not been started yet."""
+        for i, pack in enumerate(self._waiting):
+            if pack.pack_id == pack_id and isinstance(pack, EventPack):
+                self._waiting[i] = replace(pack, events=change(pack.events))
+
     @property
     def _free_nodes(self) -> int:
         return self._nodes - sum(p.pack.nodes for p in self.packs.values() if p.running)
@@ -239,6 +258,10 @@ class HeadRules:
         if isinstance(life.pack, EventPack):
             return [Tell(life.pack.pack_id, Drain(grace_s=grace_s))]
         return []
+
+
+def _without(parts: _Events, epochs: tuple[int, ...]) -> _Events:
+    return tuple(part for part in parts if part.epoch not in epochs)
 
 
 def join(parts: tuple[LeasedEvents, ...]) -> tuple[LeasedEvents, ...]:

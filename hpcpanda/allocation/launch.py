@@ -115,6 +115,7 @@ class _DirectPack:
         code = self._process.poll()
         if code is None:
             return None
+        self.kill()  # what the program may have left behind, and would keep the line open
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
     def kill(self) -> None:

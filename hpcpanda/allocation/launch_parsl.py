@@ -29,6 +29,7 @@ from hpcpanda.allocation.plan import AllocationPlan
 from hpcpanda.domain.errors import SchedulerFailed
 
 _LABEL = "packs"
+_NODE_LISTS = ("SLURM_NODELIST", "PBS_NODEFILE", "COBALT_NODEFILE")
 _LAUNCHERS = ("mpiexec", "srun", "aprun")
 
 
@@ -39,9 +40,17 @@ class ParslLauncher:
         launcher = Path(plan.site.launcher.command[0]).name
         if launcher not in _LAUNCHERS:
             raise SchedulerFailed(f"launcher.command: Parsl drives {', '.join(_LAUNCHERS)}, not {launcher!r}")
-        self._folder = Path(tempfile.mkdtemp(prefix="hpcpanda-parsl-"))
-        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         shared = plan.site.nodes.oversubscribe
+        if not shared and not any(name in os.environ for name in _NODE_LISTS):
+            raise SchedulerFailed(
+                f"Parsl finds its nodes in one of {', '.join(_NODE_LISTS)}, and none is set: this is no batch job; "
+                "set nodes.oversubscribe or launcher.packs = 'direct' in the site file"
+            )
+        self._folder = Path(tempfile.mkdtemp(prefix="hpcpanda-parsl-"))
+        self._sockets = Path(
+            tempfile.mkdtemp(prefix="hpcpanda-", dir="/tmp")
+        )  # the paths of sockets must be short
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         if shared:
             nodes = self._folder / "nodes"
             nodes.write_text("localhost\n" * plan.nodes)
@@ -52,7 +61,14 @@ class ParslLauncher:
             max_workers_per_block=plan.nodes,
             address="127.0.0.1" if shared else address_by_hostname(),
             loopback_address="127.0.0.1",
-            provider=LocalProvider(launcher=SimpleLauncher(), init_blocks=1, min_blocks=1, max_blocks=1),
+            provider=LocalProvider(
+                launcher=SimpleLauncher(),
+                init_blocks=1,
+                min_blocks=1,
+                max_blocks=1,
+                # its workers are ended without a chance to remove their temporary files
+                worker_init=f"export TMPDIR={shlex.quote(str(self._sockets))}",
+            ),
         )
         self._kernel = parsl.load(
             Config(executors=[executor], run_dir=str(self._folder), initialize_logging=False, retries=0)
@@ -64,7 +80,7 @@ class ParslLauncher:
         """Start a pack; see :class:`~hpcpanda.allocation.launch.PackLauncher`."""
         self._started += 1
         stem = self._folder / str(self._started)
-        words = [sys.executable, "-m", module, str(run_file)]
+        words = ["env", f"TMPDIR={tempfile.gettempdir()}", sys.executable, "-m", module, str(run_file)]
         pack = _ParslPack(stem)
         pack.future = self._app(
             shlex.join(words),
@@ -78,7 +94,8 @@ class ParslLauncher:
         """End Parsl and remove its folder."""
         self._kernel.cleanup()
         parsl.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in (self._folder, self._sockets):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _command(words: str, stem: str, log: str, *, parsl_resource_specification: dict[str, Any]) -> str:

@@ -22,6 +22,11 @@ class Piece:
     suspect: bool = False
     """Part of a range that failed: run whole, not cut or joined."""
 
+    @property
+    def events(self) -> IntervalSet:
+        """Its events."""
+        return IntervalSet.span(self.first, self.last)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
@@ -97,6 +102,8 @@ class Bye:
     error: str | None = None
     payload_fault: bool = False
     """Whether the payload cannot be set up at all."""
+    again: bool = False
+    """Whether another start of the pack may go better."""
 
 
 ToAgent = Chunk | SetAside | Columns | Forget | Finish

@@ -96,6 +96,11 @@ class NodeWork:
         return self._stopped
 
     @property
+    def hungry(self) -> bool:
+        """Whether all work is with the workers and more was asked for."""
+        return self._waiting and not self._pool
+
+    @property
     def in_hand(self) -> bool:
         """Whether any worker has work."""
         return any(s.outstanding for s in self.slots)
@@ -215,6 +220,8 @@ class NodeWork:
         work = self.slots[slot]
         work.settle(epoch, IntervalSet.span(first, last))
         suspect = next((s for s in work.suspects if (s.epoch, s.first, s.last) == (epoch, first, last)), None)
+        if suspect is not None:
+            work.suspects.remove(suspect)
         piece = suspect or Piece(epoch=epoch, first=first, last=last)
         self._failed.append(FailedPiece(piece=piece, error=error))
         self._after(work, now)
@@ -222,13 +229,16 @@ class NodeWork:
     def vacate(self, slot: int, now: float) -> None:
         """A worker is gone: what it had and nobody is blamed for can be run by others."""
         work = self.slots[slot]
+        pieces = [s for s in work.suspects if s.events.issubset(work.outstanding.get(s.epoch, EMPTY))]
+        for suspect in pieces:
+            work.settle(suspect.epoch, suspect.events)
         for epoch, events in work.outstanding.items():
+            pieces += [Piece(epoch=epoch, first=r.first, last=r.last) for r in events.ranges()]
+        for piece in pieces:
             if self._stopped:
-                self._give_back(epoch, events)
+                self._give_back(piece.epoch, piece.events)
             else:
-                for r in events:
-                    piece = Piece(epoch=epoch, first=r.first, last=r.last)
-                    self._put(self._as_suspect(work, piece), front=True)
+                self._put(piece, front=True)
         work.outstanding = {}
         self._after(work, now)
 
@@ -249,13 +259,6 @@ class NodeWork:
         self._done, self._back, self._failed, self._seconds = {}, {}, [], 0.0
         return report
 
-    def _as_suspect(self, work: SlotWork, piece: Piece) -> Piece:
-        """A suspect piece stays one when it comes back untouched."""
-        for s in work.suspects:
-            if (s.epoch, s.first, s.last) == (piece.epoch, piece.first, piece.last):
-                return s
-        return piece
-
     def _put(self, piece: Piece, *, front: bool = False) -> None:
         (self._pool.appendleft if front else self._pool.append)(piece)
         self._pool_events += piece.last - piece.first
@@ -263,7 +266,7 @@ class NodeWork:
     def _return_pool(self) -> None:
         while self._pool:
             piece = self._pool.popleft()
-            self._give_back(piece.epoch, IntervalSet.span(piece.first, piece.last))
+            self._give_back(piece.epoch, piece.events)
         self._pool_events = 0
 
     def _give_back(self, epoch: int, events: IntervalSet) -> None:

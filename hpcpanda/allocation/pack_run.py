@@ -22,8 +22,8 @@ class PackRun:
     site: Site
     pack: Pack
     incarnation: int
-    seconds: float
-    """Time from its start to the moment when all ranges must have ended."""
+    deadline: float
+    """Unix seconds at which all ranges must have ended: however long the ranks take to start, it stays."""
 
 
 PACK_RUN: TypeAdapter[PackRun] = TypeAdapter(PackRun)

@@ -5,12 +5,14 @@ MPI is polled with naps, never waited in: a spinning wait would take a core from
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Any, Protocol
 
 from hpcpanda.allocation.messages import ToAgent, ToCoordinator
 
 _TO_AGENT, _TO_COORDINATOR = 1, 2
+_LEAVE_NAP_S = 0.005
 
 
 class Ranks(Protocol):
@@ -114,13 +116,26 @@ class MpiRanks:
         return self._local.for_coordinator() + self._arrived(_TO_COORDINATOR)
 
     def close(self) -> None:
-        """Wait until everything sent is received, then finalise MPI."""
-        self._mpi.Request.waitall(self._sending)
+        """Leave together: until all ranks are here, what still arrives is received and dropped.
+
+        A message that nobody takes would make MPI's own end fail, or a large one its sender wait for ever.
+        """
+        while not all(r.Test() for r in self._sending):
+            self._drop_arrived()
+        everybody = self._comm.Ibarrier()
+        while not everybody.Test():
+            self._drop_arrived()
+        self._drop_arrived()
         self._mpi.Finalize()
 
     def _send(self, message: object, rank: int, tag: int) -> None:
         self._sending = [r for r in self._sending if not r.Test()]
         self._sending.append(self._comm.isend(message, dest=rank, tag=tag))
+
+    def _drop_arrived(self) -> None:
+        self._arrived(_TO_AGENT)
+        self._arrived(_TO_COORDINATOR)
+        time.sleep(_LEAVE_NAP_S)
 
     def _arrived(self, tag: int) -> list[tuple[int, Any]]:
         found = []

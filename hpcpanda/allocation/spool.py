@@ -63,9 +63,24 @@ class AllocationFolder:
         return self.path / "packs"
 
     @property
+    def journals(self) -> Path:
+        """Journals whose task was cleaned up while the allocation went on: for its timeline only."""
+        return self.path / "journals"
+
+    @property
+    def timeline(self) -> Path:
+        """The trace file of its cores, written when the allocation has ended."""
+        return self.path / "timeline.json"
+
+    @property
     def history(self) -> Path:
         """Begin, end and life of the packs and the allocation, one JSON object a line."""
         return self.path / "history.jsonl"
+
+    @property
+    def reserve(self) -> Path:
+        """Room on the disk that the head gives up when it is full, so that its last word can be written."""
+        return self.path / "reserve"
 
     def message(self, number: int) -> Path:
         """The inbox message with that number; the first is 1."""

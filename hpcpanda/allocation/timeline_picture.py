@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MARKS = {"pack-started": "tab:blue", "pack-ended": "tab:gray", "told-to-end": "tab:red"}
+_MERGE, _EVENTS, _KILLED = "tab:orange", "tab:green", "tab:red"
 
 
 def draw_timelines(traces: Sequence[Path], picture: Path) -> None:
-    """One panel an allocation, one bar a core: filled where the core ran events; PNG or whatever the suffix says.
+    """One panel an allocation, one bar a core: green where the core ran events, orange while a merge ran; PNG or whatever the suffix says.
 
     Args:
         traces: files written by :func:`hpcpanda.allocation.timeline.write_trace`.
@@ -37,6 +37,20 @@ def _cores(document: dict[str, Any]) -> list[tuple[int, int]]:
     return sorted({(e["pid"], e["tid"]) for e in document["traceEvents"] if e.get("name") == "thread_name"})
 
 
+def _merges(document: dict[str, Any]) -> list[tuple[float, float]]:
+    """Begin and length of each merge pack, seconds."""
+    began: dict[str, float] = {}
+    found: list[tuple[float, float]] = []
+    for event in document["traceEvents"]:
+        at = event.get("ts", 0.0) / 1e6
+        if event["name"] == "pack-started" and event["args"]["kind"] == "merge":
+            began[event["args"]["pack"]] = at
+        elif event["name"] == "pack-ended" and event["args"]["pack"] in began:
+            begin = began.pop(event["args"]["pack"])
+            found.append((begin, at - begin))
+    return found
+
+
 def _draw(document: dict[str, Any], axes: Axes) -> None:
     facts = document["otherData"]
     rows = {core: row for row, core in enumerate(_cores(document))}
@@ -46,16 +60,19 @@ def _draw(document: dict[str, Any], axes: Axes) -> None:
             for e in document["traceEvents"]
             if e["ph"] == "X" and (e["pid"], e["tid"]) == core
         ]
-        axes.broken_barh(spans, (row - 0.4, 0.8), facecolors="tab:green", linewidth=0)
-    for event in document["traceEvents"]:
-        if event["ph"] == "i" and event["name"] in _MARKS:
-            axes.axvline(event["ts"] / 1e6, color=_MARKS[event["name"]], linewidth=1)
+        axes.broken_barh(spans, (row - 0.4, 0.8), facecolors=_EVENTS, linewidth=0)
+    for begin, seconds in _merges(document):
+        axes.axvspan(begin, begin + seconds, color=_MERGE, linewidth=0)
+    whole = any(e["name"] == "allocation-ended" for e in document["traceEvents"])
+    if not whole:
+        axes.axvline(facts["seconds"], color=_KILLED, linewidth=4)
     axes.set_xlim(0, facts["seconds"])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(list(rows.values()), [f"node {n} core {c}" for n, c in rows])
     axes.set_xlabel("seconds since the allocation began")
     axes.set_title(
-        f"{facts['allocation']}: cores at work {facts['occupancy']:.1%} of {facts['seconds']:.0f} s",
+        f"{facts['allocation']}: cores at work {facts['occupancy']:.1%} of {facts['seconds']:.0f} s"
+        + ("" if whole else ", then killed"),
         fontsize=10,
         loc="left",
     )

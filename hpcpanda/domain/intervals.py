@@ -97,7 +97,9 @@ class IntervalSet:
     def __bool__(self) -> bool:
         return bool(self.bounds)
 
-    def __iter__(self) -> Iterator[EventRange]:
+    def ranges(self) -> Iterator[EventRange]:
+        """The disjoint ranges, in order. (Not ``__iter__``: the length counts events, and ``list`` would
+        reserve memory for as many.)"""
         it = iter(self.bounds)
         return (EventRange(first, last) for first, last in zip(it, it, strict=True))
 
@@ -105,7 +107,7 @@ class IntervalSet:
         return isinstance(event, int) and bisect_right(self.bounds, event) % 2 == 1
 
     def __str__(self) -> str:
-        return " ".join(map(str, self)) or "none"
+        return " ".join(map(str, self.ranges())) or "none"
 
     @property
     def fragments(self) -> int:

@@ -22,6 +22,12 @@ class SchedulerSettings:
     """Name of the PSI/J executor."""
     poll_seconds: float = 30.0
     """Time between two looks at the batch queue."""
+    queue: str | None = None
+    """Queue or partition that allocations are submitted to; the batch system's default when not said."""
+    account: str | None = None
+    """Account or project that allocations are charged to."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Further options of the batch system as PSI/J passes them on, for instance ``"slurm.qos" = "debug"``."""
 
     def __post_init__(self) -> None:
         require_name("scheduler.executor", self.executor)

@@ -16,7 +16,7 @@ spans = st.tuples(st.integers(0, 125), st.integers(1, 40)).map(lambda t: (t[0], 
 
 
 def members(s: IntervalSet) -> set[int]:
-    return {e for r in s for e in range(r.first, r.last)}
+    return {e for r in s.ranges() for e in range(r.first, r.last)}
 
 
 @given(events, events)

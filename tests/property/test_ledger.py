@@ -43,7 +43,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert lease.epoch > highest
         assert lease.granted == ready.take(limit)[0]
         self.holders[lease.epoch], self.expiry[lease.epoch] = holder, lease.expires
-        for r in lease.granted:
+        for r in lease.granted.ranges():
             for event in range(r.first, r.last):
                 assert event not in self.owner
                 self.owner[event] = lease.epoch
@@ -69,12 +69,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self._commit(*message)
         epoch, done, failed = message
         if epoch in self.holders:
-            failures = [FailedEvent(event=e, error="x") for r in failed for e in range(r.first, r.last)]
+            failures = [FailedEvent(event=e, error="x") for r in failed.ranges() for e in range(r.first, r.last)]
             again = self.ledger.commit(epoch, holder=self.holders[epoch], done=done, failed=failures)
             assert not again.new
 
     def _commit(self, epoch: int, done: IntervalSet, failed: IntervalSet) -> None:
-        failures = [FailedEvent(event=e, error="x") for r in failed for e in range(r.first, r.last)]
+        failures = [FailedEvent(event=e, error="x") for r in failed.ranges() for e in range(r.first, r.last)]
         holder = self.holders.get(epoch)
         if holder is None:
             with pytest.raises(LeaseLost):
@@ -87,7 +87,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert settlement.new == asked & held
         assert settlement.accepted == asked & (held | before)
         assert settlement.refused == asked - settlement.accepted
-        for r in settlement.new:
+        for r in settlement.new.ranges():
             for event in range(r.first, r.last):
                 assert event not in self.finished, "finished twice"
                 self.finished[event] = epoch

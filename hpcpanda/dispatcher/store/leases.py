@@ -118,7 +118,7 @@ class Leases:
         """All events that the edge has committed, done or failed."""
         query = select(leases.c.committed).where(leases.c.task_id == task_id, leases.c.edge == edge)
         texts = (await self._connection.execute(query)).scalars()
-        return IntervalSet.of(r for text in texts for r in load_events(text))
+        return IntervalSet.of(r for text in texts for r in load_events(text).ranges())
 
     async def edges_of(self, task_id: int) -> list[str]:
         """Names of the edges that hold or have held a lease of the task."""

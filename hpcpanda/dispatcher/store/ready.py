@@ -56,8 +56,8 @@ class ReadyRanges:
         if touching:
             keys = [{"task": task_id, "start": first} for first in neighbours]
             await self._connection.execute(_DROP, keys)
-        joined = IntervalSet.of(chain(iter(events), touching))
-        rows = [{"task_id": task_id, "first": r.first, "last": r.last} for r in iter(joined)]
+        joined = IntervalSet.of(chain(events.ranges(), touching))
+        rows = [{"task_id": task_id, "first": r.first, "last": r.last} for r in joined.ranges()]
         if rows:
             await self._connection.execute(insert(ready_ranges), rows)
 

@@ -37,7 +37,7 @@ async def _record(uow: UnitOfWork, account: Account, edge: str, files: Sequence[
     known = {(where, file.path): file for where, file in recorded}
     free = await uow.leases.committed_by(account.task_id, edge)
     free -= await uow.failures.numbers(account.task_id)
-    free -= IntervalSet.of(r for _, file in recorded for r in file.events)
+    free -= IntervalSet.of(r for _, file in recorded for r in file.events.ranges())
     rejected: list[str] = []
     for file in files:
         before = known.get((edge, file.path))

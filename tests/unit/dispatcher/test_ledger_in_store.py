@@ -193,7 +193,7 @@ class LedgerInStore(RuleBasedStateMachine):
         self.sent.append((edge, request))
         for result in reply.commits:
             assert not result.accepted & result.refused
-            for r in result.accepted:
+            for r in result.accepted.ranges():
                 for event in range(r.first, r.last):
                     by = self.owner_of.setdefault((result.task_id, event), (result.epoch, edge))
                     assert by == (result.epoch, edge), "an event was accepted from two leases"
