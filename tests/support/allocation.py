@@ -148,7 +148,7 @@ class Rig:
             name="t",
             spool=str(self.spool.path),
             nodes=NodeSettings(
-                count=self.nodes, cores=self.cores, memory_mb=4000, oversubscribe=self.nodes > 1
+                count=self.nodes, cores=self.cores, memory_mb=4000, oversubscribe=self.nodes > 1 or self.via is PackVia.PARSL
             ),
             launcher=LauncherSettings(packs=self.via),
             allocation=AllocationSettings(
@@ -199,7 +199,10 @@ class Rig:
                     return
             except (FileNotFoundError, StopIteration):
                 pass
-            assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s\n{self.log()}"
+            ended = self.head.poll() if self.head is not None else None
+            assert time.monotonic() < deadline, (
+                f"{what} did not happen within {seconds} s; the head's exit status: {ended}\n{self.log()}"
+            )
             time.sleep(0.02)
 
     # ---- processes ----

@@ -101,7 +101,8 @@ class FakeDispatcher:
         if capacity.wait_s and not self._ready(capacity):
             self.work.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.work.wait(), capacity.wait_s)
+                async with asyncio.timeout(capacity.wait_s):
+                    await self.work.wait()
             self._answer()
         grants: list[LeaseGrant] = []
         for task_id in self._ready(capacity)[:1]:

@@ -127,7 +127,7 @@ class FakeAllocation:
             self.recorders[pack_id].set_aside(FailedInEpoch(epoch=epoch, events=(failed,)))
         time.sleep(len(taken) * float(settings.get("event_s", 0.001)))
         entries = np.zeros(taken.fragments, dtype=ENTRY)
-        for row, part in zip(entries, taken, strict=True):
+        for row, part in zip(entries, taken.ranges(), strict=True):
             row["epoch"], row["first"], row["last"], row["length"], row["wall_s"] = (
                 epoch,
                 part.first,
@@ -152,6 +152,9 @@ class FakeAllocation:
         return True
 
     def merge(self, pack: MergePack) -> None:
+        if "bad_merge" in pack.spec.payload.settings:
+            self.say(pack, "failed", error=str(pack.spec.payload.settings["bad_merge"]))
+            return
         events = EMPTY
         for part in pack.accepted:
             assert not events & part.events, "an event is accepted from two journals"

@@ -72,7 +72,11 @@ def test_every_event_counts_once_whenever_the_edge_is_killed(tmp_path: Path, dis
         for _ in range(10):
             with edge_process(tmp_path, dispatcher, end=signal.SIGKILL):
                 time.sleep(rng.uniform(0.6, 1.6))
+        log = tmp_path / "edge.log"
+        starts = log.read_text().count("edge-registered")
         with edge_process(tmp_path, dispatcher, end=signal.SIGTERM) as last:
+            while log.read_text().count("edge-registered") == starts:
+                time.sleep(0.05)
             tasks = finished(user, ids, 60)
         assert last.returncode == 0
     assert tasks[0].state is TaskState.DONE
