@@ -17,7 +17,7 @@ import structlog
 import hpcpanda
 from hpcpanda.allocation.spool import Spool
 from hpcpanda.domain.errors import EdgeNameTaken, HpcPandaError, NotFound, Unavailable
-from hpcpanda.domain.exchange import Capacity, EdgeInfo, EdgeRegistration, Grants
+from hpcpanda.domain.exchange import MAX_UPDATES, Capacity, EdgeInfo, EdgeRegistration, Grants
 from hpcpanda.domain.site import Site
 from hpcpanda_edge import accounts
 from hpcpanda_edge.control import Control
@@ -163,7 +163,7 @@ class Edge:
 
     async def _talk(self) -> None:
         """Register, then pull and report side by side."""
-        await self._register()
+        await self._register(at_start=True)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._reports(), name="edge-report")
@@ -172,11 +172,15 @@ class Edge:
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
 
-    async def _register(self) -> None:
+    async def _register(self, *, at_start: bool = False) -> None:
+        """Introduce this edge; at its start also say which leases it knows of, since an answer with others
+        may have been lost with the process before."""
+        held = tuple(v.key for v in self._store.leases.values()) if at_start else None
         registration = EdgeRegistration(
             instance=self._instance,
             cores=self._site.node_limit * self._site.nodes.cores,
             version=hpcpanda.__version__,
+            held=held if held is None or len(held) <= MAX_UPDATES else None,
         )
         give_up = time.monotonic() + NAME_PATIENCE_S
         while True:

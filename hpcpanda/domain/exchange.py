@@ -150,9 +150,14 @@ class EdgeRegistration:
     cores: int
     """Cores the site file allows, all nodes together."""
     version: str = ""
+    held: tuple[tuple[int, int], ...] | None = None
+    """``(task_id, epoch)`` of all leases that the edge knows of, said at its start: any other was granted
+    in an answer that never arrived, and its events become ready again. None says nothing."""
 
     def __post_init__(self) -> None:
         require_name("instance", self.instance)
+        if self.held is not None and len(self.held) > MAX_UPDATES:
+            raise InvalidValue("held", f"more than {MAX_UPDATES} leases; leave it out")
         require_between("cores", self.cores, 1, 10**9)
 
 

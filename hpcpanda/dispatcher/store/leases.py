@@ -104,6 +104,11 @@ class Leases:
         )
         return [_lease(row) for row in await self._connection.execute(query)]
 
+    async def open_held_by(self, edge: str) -> dict[LeaseKey, EventLease]:
+        """All open leases of an edge."""
+        query = select(leases).where(leases.c.edge == edge, leases.c.is_open.is_(True))
+        return {(row.task_id, row.epoch): _lease(row) for row in await self._connection.execute(query)}
+
     async def close_all_of(self, task_id: int) -> None:
         """End every lease of a task; what was outstanding is dropped."""
         statement = update(leases).where(leases.c.task_id == task_id, leases.c.is_open.is_(True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpcpanda.dispatcher.store.sites import EdgeRecord
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.terms import Terms
+from hpcpanda.dispatcher.usecases.expiry import end_unknown
 from hpcpanda.domain.errors import EdgeNameTaken, NotFound
 from hpcpanda.domain.exchange import EdgeInfo, EdgeRegistration
 
@@ -32,6 +33,8 @@ async def register_edge(
             last_seen=now,
         )
         await uow.edges.put(record)
+        if registration.held is not None:
+            await end_unknown(uow, edge=name, held=frozenset(registration.held), now=now)
     return _info(record, terms, now)
 
 

@@ -282,6 +282,24 @@ async def test_stopping_releases_waiting_edges(dispatcher: RunningDispatcher) ->
     assert not dispatcher.settings.url_file.exists()
 
 
+def test_leases_whose_grant_was_lost_end_when_the_edge_starts_again(
+    user: DispatcherClient, edge: DispatcherClient
+) -> None:
+    """An edge that says at its start what it holds gets everything else of it made ready again."""
+    task = user.submit(spec(events=100))
+    known = lease(edge, task.task_id, 30)
+    lost = lease(edge, task.task_id, 50)
+    edge.register_edge(
+        "local", EdgeRegistration(instance=INSTANCE, cores=8, held=((task.task_id, known.epoch),))
+    )
+    progress = user.task(task.task_id).progress
+    assert (progress.leased, progress.ready) == (30, 70)
+    late = commit(edge, task.task_id, lost.epoch, lost.events)
+    assert late.commits[0].refused == lost.events
+    edge.register_edge("local", EdgeRegistration(instance=INSTANCE, cores=8))
+    assert user.task(task.task_id).progress.leased == 30
+
+
 def test_a_second_instance_cannot_take_a_living_name(
     dispatcher: RunningDispatcher, edge: DispatcherClient
 ) -> None:
