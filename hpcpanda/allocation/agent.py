@@ -194,7 +194,8 @@ class Agent:
         if notices is None:
             status = self._server.close()
             if self._set_up or status == -signal.SIGKILL:
-                self._end(_obituary("the fork server", status), again=True)
+                who = "the fork server" if self._set_up else "the process that sets the payload up"
+                self._end(_obituary(who, status), again=True)
             else:
                 self._end(_obituary("set-up of the payload failed: its process", status), payload_fault=True)
             return

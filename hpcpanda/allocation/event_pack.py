@@ -73,57 +73,26 @@ class PackRank:
     def __init__(self, run: PackRun, pack: EventPack, reports: int) -> None:
         self._selector = selectors.DefaultSelector()
         self._run = run
-        work_folder = make_work_folder(run.allocation_id)
         cores = run.site.nodes.cores
         board = Board(cores)
-        folder = AllocationFolder(Spool(Path(run.spool)).allocation(run.allocation_id).path)
-        # The rank is not known before MPI is initialised, which must be after the fork: a pipe is.
-        server_pipe = LogPipe(NodeLog(folder.logs / f"{pack.pack_id}-setup.log"))
-        server = ForkServer(
-            ForkServerSettings(
-                spec=pack.spec,
-                work_folder=work_folder,
-                pins=_pins(run),
-                log=server_pipe.write_end,
-            ),
-            board,
+        server, server_log = _start_fork_server(run, pack, board)  # before MPI is initialised
+        work = NodeWork(
+            slots=cores,
+            cores_in_pack=cores * pack.nodes,
+            policy=pack.spec.ranges,
+            prior=pack.event_seconds or pack.spec.resources.event_seconds,
+            deadline=time.monotonic() + run.deadline - time.time(),
         )
-        os.close(server_pipe.write_end)
-        deadline = time.monotonic() + run.deadline - time.time()
         self._ranks: Ranks = OneRank() if pack.nodes == 1 else MpiRanks()
         rank = self._ranks.rank
-        spool = Spool(Path(run.spool))
-        events = spool.events(pack.task_id)
-        recorder = Recorder(
-            events / journal_name(run.allocation_id, pack.pack_id, run.incarnation, rank),
-            JournalHeader(
-                task_id=pack.task_id,
-                allocation_id=run.allocation_id,
-                pack_id=pack.pack_id,
-                incarnation=run.incarnation,
-                rank=rank,
-                host=socket.gethostname(),
-                cores=cores,
-                started=time.time(),
-            ),
-            roll_bytes=run.site.limits.open_segment_mb << 20,
-            sync_s=run.site.allocation.sync_s,
-            on_durable=lambda _: None,
-        )
         self._agent = Agent(
             spec=pack.spec,
-            work=NodeWork(
-                slots=cores,
-                cores_in_pack=cores * pack.nodes,
-                policy=pack.spec.ranges,
-                prior=pack.event_seconds or pack.spec.resources.event_seconds,
-                deadline=deadline,
-            ),
-            recorder=recorder,
+            work=work,
+            recorder=_open_recorder(run, pack, rank),
             server=server,
-            server_log=server_pipe,
+            server_log=server_log,
             board=board,
-            log=NodeLog(node_log_path(folder.logs, pack.pack_id, rank)),
+            log=NodeLog(node_log_path(_folder(run).logs, pack.pack_id, rank)),
             send=self._ranks.to_coordinator,
             selector=self._selector,
         )
@@ -218,6 +187,45 @@ class PackRank:
                 self._agent.finish(grace)
 
         self._selector.register(wake, selectors.EVENT_READ, on_signal)
+
+
+def _folder(run: PackRun) -> AllocationFolder:
+    return Spool(Path(run.spool)).allocation(run.allocation_id)
+
+
+def _start_fork_server(run: PackRun, pack: EventPack, board: Board) -> tuple[ForkServer, LogPipe]:
+    """Fork it. Which rank this is cannot be known before MPI is initialised, so all share a log of set-ups."""
+    log = LogPipe(NodeLog(_folder(run).logs / f"{pack.pack_id}-setup.log"))
+    settings = ForkServerSettings(
+        spec=pack.spec,
+        work_folder=make_work_folder(run.allocation_id),
+        pins=_pins(run),
+        log=log.write_end,
+    )
+    server = ForkServer(settings, board)
+    os.close(log.write_end)
+    return server, log
+
+
+def _open_recorder(run: PackRun, pack: EventPack, rank: int) -> Recorder:
+    name = journal_name(run.allocation_id, pack.pack_id, run.incarnation, rank)
+    header = JournalHeader(
+        task_id=pack.task_id,
+        allocation_id=run.allocation_id,
+        pack_id=pack.pack_id,
+        incarnation=run.incarnation,
+        rank=rank,
+        host=socket.gethostname(),
+        cores=run.site.nodes.cores,
+        started=time.time(),
+    )
+    return Recorder(
+        Spool(Path(run.spool)).events(pack.task_id) / name,
+        header,
+        roll_bytes=run.site.limits.open_segment_mb << 20,
+        sync_s=run.site.allocation.sync_s,
+        on_durable=lambda _: None,
+    )
 
 
 def _pins(run: PackRun) -> tuple[int, ...]:

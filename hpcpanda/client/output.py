@@ -28,8 +28,8 @@ class Output:
 
     def __init__(self, mode: OutputMode) -> None:
         self.mode = mode
-        self.console = Console(highlight=False)
-        self.errors = Console(stderr=True, highlight=False)
+        self.console = plain_console()
+        self.errors = plain_console(stderr=True)
 
     def result(self, value: object, *, table: Table | str, quiet: Sequence[object]) -> None:
         """Print one command's result."""
@@ -40,7 +40,16 @@ class Output:
             case OutputMode.QUIET:
                 sys.stdout.writelines(f"{line}\n" for line in quiet)
             case OutputMode.TABLE:
-                self.console.print(table)
+                self.console.print(table, soft_wrap=isinstance(table, str))
+
+    def say(self, text: str) -> None:
+        """Print a line that is not part of the result."""
+        self.errors.print(text, soft_wrap=True)
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """A console that prints what payloads and users say as it is: ``[b]`` and ``:cat:`` are no commands."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def table(*columns: str, rows: Sequence[Sequence[object]], title: str | None = None) -> Table:

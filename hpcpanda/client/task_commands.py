@@ -11,6 +11,7 @@ import typer
 from hpcpanda.client.cli_context import CliContext, Printed
 from hpcpanda.client.output import OutputMode, duration, table
 from hpcpanda.client.task_file import load_task
+from hpcpanda.client.watch import describe
 from hpcpanda.client.watch import watch as watch_task
 from hpcpanda.domain.exchange import Task
 from hpcpanda.domain.states import TaskState
@@ -71,7 +72,7 @@ def list_tasks(
     shown = table("task", "name", "state", "owner", "done", "events", "failed", "events/s", rows=rows)
     cli.output.result(page, table=shown, quiet=[t.task_id for t in page.tasks])
     if page.next_after is not None:
-        cli.output.errors.print(f"more: --after {page.next_after}")
+        cli.output.say(f"more: --after {page.next_after}")
 
 
 @app.command()
@@ -141,7 +142,7 @@ def failures(
         page, table=table("event", "attempts", "error", rows=rows), quiet=[f.event for f in page.events]
     )
     if page.next_after is not None:
-        cli.output.errors.print(f"more: --after {page.next_after}")
+        cli.output.say(f"more: --after {page.next_after}")
 
 
 def _fields(task: Task) -> list[tuple[str, str]]:
@@ -157,7 +158,7 @@ def _fields(task: Task) -> list[tuple[str, str]]:
             f"{p.done:,} done, {p.leased:,} leased, {p.ready:,} ready, {p.failed:,} failed of {p.total:,}",
         ),
         ("cost of an event", cost),
-        ("now", f"{p.events_per_second:,.0f} events/s on {p.cores_busy:.1f} of {p.cores} cores"),
+        *([] if task.state.final else [("now", describe(task))]),
         ("created", _when(task.created)),
         ("changed", f"{_when(task.updated)} ({duration(task.updated - task.created)} later)"),
     ]
@@ -171,6 +172,6 @@ def _when(unix_seconds: float) -> str:
 def _leave(task: Task, cli: CliContext) -> None:
     """End with the exit status that tells how the task ended."""
     message = f": {task.message}" if task.message else ""
-    cli.output.errors.print(f"task {task.task_id} is {task.state}{message}")
+    cli.output.say(f"task {task.task_id} is {task.state}{message}")
     if task.state not in (TaskState.DONE, TaskState.FINISHED):
         raise typer.Exit(EXIT_TASK_FAILED)

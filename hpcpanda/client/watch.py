@@ -6,10 +6,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from hpcpanda.client.output import duration
+from hpcpanda.client.output import duration, plain_console
 from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.domain.errors import Unavailable
 from hpcpanda.domain.exchange import Task
@@ -56,7 +55,7 @@ def describe(task: Task) -> str:
 
 def watch(client: DispatcherClient, task_id: int) -> Task:
     """Show a bar on a terminal, a line now and then elsewhere; gives the task at its end."""
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     last: Task | None = None
     if not sys.stderr.isatty():
         said = 0.0
@@ -64,7 +63,8 @@ def watch(client: DispatcherClient, task_id: int) -> Task:
             if time.monotonic() - said >= 5.0 or last.state.final:
                 said = time.monotonic()
                 console.print(
-                    f"task {task_id} {last.state}: {last.progress.done:,} of {last.progress.total:,} events, {describe(last)}"
+                    f"task {task_id} {last.state}: {last.progress.done:,} of {last.progress.total:,} events, {describe(last)}",
+                    soft_wrap=True,
                 )
     else:
         columns = (

@@ -1,4 +1,4 @@
-"""Say what is wrong with a document, a line a field."""
+"""Words for people: what is wrong with a document, a line a field; numbers of events."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from hpcpanda.domain.errors import InvalidValue
 
 FORMS = {"CallablePayload": "callable", "CommandPayload": "command", "ProcessPayload": "process"}
 """Names under which a validator tries the forms of a payload."""
+
+
+def events(count: int) -> str:
+    """``1 event``, ``5 events``."""
+    return "1 event" if count == 1 else f"{count} events"
 
 
 def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -69,7 +69,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self._commit(*message)
         epoch, done, failed = message
         if epoch in self.holders:
-            failures = [FailedEvent(event=e, error="x") for r in failed.ranges() for e in range(r.first, r.last)]
+            failures = [
+                FailedEvent(event=e, error="x") for r in failed.ranges() for e in range(r.first, r.last)
+            ]
             again = self.ledger.commit(epoch, holder=self.holders[epoch], done=done, failed=failures)
             assert not again.new
 

@@ -148,7 +148,10 @@ class Rig:
             name="t",
             spool=str(self.spool.path),
             nodes=NodeSettings(
-                count=self.nodes, cores=self.cores, memory_mb=4000, oversubscribe=self.nodes > 1 or self.via is PackVia.PARSL
+                count=self.nodes,
+                cores=self.cores,
+                memory_mb=4000,
+                oversubscribe=self.nodes > 1 or self.via is PackVia.PARSL,
             ),
             launcher=LauncherSettings(packs=self.via),
             allocation=AllocationSettings(

@@ -62,7 +62,9 @@ def run_pack(
             allocation_id="bench",
             spool=folder,
             site=site,
-            pack=event_pack((1, 0, events), nodes=nodes, call=call, target_seconds=2.0, max_events=max_events),
+            pack=event_pack(
+                (1, 0, events), nodes=nodes, call=call, target_seconds=2.0, max_events=max_events
+            ),
             incarnation=0,
             deadline=time.time() + 600,
         )
@@ -87,7 +89,9 @@ def run_pack(
                     break
             for _ in pack.stdout:
                 continue
-        entries: Entries = np.concatenate([read_journal(p).entries for p in spool.events(1).glob("*.journal")])
+        entries: Entries = np.concatenate(
+            [read_journal(p).entries for p in spool.events(1).glob("*.journal")]
+        )
         assert int((entries["last"] - entries["first"]).sum()) == events
         (began, first), (ended, last) = used[0], used[-1]
         return entries, (last - first) / (ended - began)

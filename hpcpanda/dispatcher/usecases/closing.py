@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpcpanda.dispatcher.account import Account
 from hpcpanda.dispatcher.store.unit import UnitOfWork
+from hpcpanda.dispatcher.wording import events
 from hpcpanda.domain.states import TaskEvent, TaskState
 
 
@@ -31,8 +32,8 @@ async def judge(uow: UnitOfWork, account: Account, now: float) -> None:
 async def _fail(uow: UnitOfWork, account: Account, now: float) -> None:
     (first,) = await uow.failures.page(account.task_id, after=None, limit=1)
     if account.failed > account.max_failed:
-        why = f"{account.failed} events failed and the task may lose {account.max_failed}"
+        why = f"{events(account.failed)} failed and the task may lose {account.max_failed or 'none'}"
     else:
-        why = f"all {account.failed} events failed"
+        why = f"all of its {events(account.failed)} failed"
     account.take(TaskEvent.FAIL, now=now, message=f"{why}; the first is event {first.event}: {first.error}")
     await close(uow, account)

@@ -8,6 +8,7 @@ from typing import assert_never
 from hpcpanda.dispatcher.account import Account
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.terms import Terms
+from hpcpanda.dispatcher.wording import events
 from hpcpanda.domain.exchange import Explanation, LeaseInfo
 from hpcpanda.domain.ledger import EventLease
 from hpcpanda.domain.states import TaskState
@@ -35,9 +36,12 @@ async def explain_task(uow: UnitOfWork, *, task_id: int, terms: Terms, now: floa
             case TaskState.MERGING:
                 reasons = [*await _merging(uow, account), *await _losses(uow, account)]
             case TaskState.DONE:
-                reasons = [f"All {account.total} events are in the outputs."]
-            case TaskState.FINISHED | TaskState.FAILED | TaskState.ABORTED:
-                reasons = [f"It is {account.state}: {account.message}."]
+                all_ = "Its only event is" if account.total == 1 else f"All {account.total} events are"
+                reasons = [f"{all_} in the outputs."]
+            case TaskState.FINISHED:
+                reasons = [f"It is finished: {account.message}.", *await _losses(uow, account)]
+            case TaskState.FAILED | TaskState.ABORTED:
+                reasons = [f"It is {account.state}: {account.message}"]
             case _:
                 assert_never(account.state)
     return Explanation(
@@ -90,20 +94,19 @@ async def _losses(uow: UnitOfWork, account: Account) -> list[str]:
     if not account.failed:
         return []
     (first,) = await uow.failures.page(account.task_id, after=None, limit=1)
-    count = f"{account.failed} of at most {account.max_failed} events that it may lose have failed"
+    count = f"{events(account.failed)} failed, of at most {account.max_failed} that it may lose"
     return [f"{count}; the first is event {first.event}: {first.error}"]
 
 
 async def _merging(uow: UnitOfWork, account: Account) -> list[str]:
     edges = ", ".join(await uow.leases.edges_of(account.task_id))
     count = f"{account.merged} of {account.done} finished ones are in outputs"
-    return [
-        f"All {account.total} events are settled; {count}, the rest is to be merged where it was made: {edges}."
-    ]
+    all_ = "Its only event is" if account.total == 1 else f"All {account.total} events are"
+    return [f"{all_} settled; {count}, the rest is to be merged where it was made: {edges}."]
 
 
 def _events(count: int) -> str:
-    return "1 event is" if count == 1 else f"{count} events are"
+    return f"{events(count)} {'is' if count == 1 else 'are'}"
 
 
 def _duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import linecache
 import signal
 from pathlib import Path
@@ -12,7 +13,7 @@ from hpcpanda.domain.errors import PayloadFailed
 MAX_TEXT = 2000
 """Characters of a failure's text; it travels with every failed range."""
 _FRAMES = 4
-_PRODUCT = str(Path(__file__).parents[2])
+_NOT_USER_CODE = (str(Path(__file__).parents[2]), str(Path(importlib.__file__).parent), "<frozen importlib")
 
 
 def clip(text: str, limit: int = MAX_TEXT) -> str:
@@ -31,7 +32,7 @@ def from_exception(doing: str, error: BaseException) -> PayloadFailed:
         message = f"<its message cannot be shown: {type(broken).__name__}>"
     head = clip(f"{doing}: {type(error).__name__}: {message}", MAX_TEXT // 2)
     where = clip("\n".join(_user_frames(error.__traceback__)), MAX_TEXT // 2)
-    return PayloadFailed(f"{head}\n{where}" if where else head)
+    return PayloadFailed(f"{head}\n  {where}" if where else head)
 
 
 def _user_frames(traceback: TracebackType | None) -> list[str]:
@@ -39,7 +40,7 @@ def _user_frames(traceback: TracebackType | None) -> list[str]:
     while traceback is not None:
         code, number = traceback.tb_frame.f_code, traceback.tb_lineno
         file = code.co_filename
-        if not file.startswith((_PRODUCT, "<frozen importlib")):
+        if not file.startswith(_NOT_USER_CODE):
             source = linecache.getline(file, number).strip()
             lines.append(f"  {file}:{number} in {code.co_name}" + (f": {source}" if source else ""))
         traceback = traceback.tb_next
