@@ -54,7 +54,7 @@ from hpcpanda.events.columns import Schema
 from hpcpanda.events.journal import ENTRY, FailedInEpoch
 from hpcpanda.events.recorder import Recorder
 
-REPORT_S: Final = 0.05
+REPORT_S: Final = 0.1
 _STATUS_S: Final = 1.0
 _WATCH_S: Final = 0.5
 _BROKEN_WORKERS: Final = 3

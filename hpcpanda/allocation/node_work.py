@@ -15,10 +15,10 @@ from hpcpanda.domain.task import RangePolicy
 from hpcpanda.events.journal import Entries, events_of
 from hpcpanda.events.streaming import CostModel
 
-COMMAND_S: Final = 0.2
+COMMAND_S: Final = 0.3
 """Ranges shorter than this go to a worker several at a time, about so many seconds of them."""
 
-PREFETCH_S: Final = 0.1
+PREFETCH_S: Final = 0.15
 """A worker gets its next command when what it has is shorter than this."""
 
 _HOLD_S: Final = 0.5

@@ -26,7 +26,7 @@ from hpcpanda.domain.ledger import ERROR_TEXT_LIMIT
 from hpcpanda.events.columns import BYTES, Buffer, Schema, encode
 from hpcpanda.payload.forms import Runner
 
-FLUSH_S: Final = 0.05
+FLUSH_S: Final = 0.1
 _FLUSH_BYTES: Final = 1 << 20
 _LOOK_S: Final = 0.02
 """How often a busy worker looks for a stop command."""
