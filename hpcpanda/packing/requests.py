@@ -14,6 +14,7 @@ from enum import StrEnum
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.validation import require_between
+from hpcpanda.packing.rigid import RigidJob, Stacked, stack
 from hpcpanda.packing.windows import BackfillWindow, rectangles, shorten, subtract
 
 _MINUTE = 60.0
@@ -109,18 +110,6 @@ class RequestRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RigidJob:
-    """Work that cannot be cut: so many whole nodes for so long."""
-
-    nodes: int
-    seconds: float
-
-    def __post_init__(self) -> None:
-        require_between("nodes", self.nodes, 1, 1_000_000)
-        require_between("seconds", self.seconds, 0.001, 1e7)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkAtHand:
     """What could be run now."""
 
@@ -213,11 +202,11 @@ class _Planning:
         self._holes = shorten(windows or ())
         self._slots = rules.allocations - len(held)
         self._nodes = rules.nodes - sum(h.nodes for h in held)
-        covered = sum(h.nodes * rules.cores * max(0.0, h.seconds - rules.drain_s) for h in held)
-        self._events = max(0.0, sum(work.core_seconds.values()) - covered)
+        covered = math.fsum(h.nodes * rules.cores * max(0.0, h.seconds - rules.drain_s) for h in held)
+        self._events = max(0.0, math.fsum(work.core_seconds.values()) - covered)
         self._rigid = sorted(work.rigid, key=lambda j: (-j.nodes * j.seconds, -j.nodes))
         self._waiting = any(h.queued and not h.in_window and h.queue == rules.queue for h in held)
-        for h in held:
+        for h in sorted(held, key=lambda h: (-h.seconds, -h.nodes)):
             if h.queued:
                 self._holes = subtract(self._holes, h.queue, h.nodes, h.seconds)
         self.requests: list[AllocationRequest] = []
@@ -265,8 +254,11 @@ class _Planning:
             if request is None:
                 unsuitable.append(hole)
                 continue
-            fits = sum(j.nodes * j.seconds for j in self._rigid_in(request.nodes, request.walltime_s))
-            rank = (fits, request.nodes * request.walltime_s, request.walltime_s)
+            rank = (
+                self._stacked_in(request).node_seconds,
+                request.nodes * request.walltime_s,
+                request.walltime_s,
+            )
             if best is None or rank > best[0]:
                 best = rank, request
         if best is not None:
@@ -323,26 +315,18 @@ class _Planning:
         Fewer nodes for the whole time come before all nodes for a shorter one: start-up is paid for each node.
         """
         useful = walltime - self._rules.drain_s
-        rigid = self._rigid_in(most, walltime)
-        node_seconds = self._events / self._rules.cores + sum(j.nodes * j.seconds for j in rigid)
+        rigid = stack(self._rigid, most, useful)
+        node_seconds = self._events / self._rules.cores + rigid.node_seconds
         if node_seconds <= 0:
             return 0, 0.0
         wanted = math.ceil(min(node_seconds / useful, most) - 1e-9)
-        nodes = max(1, min(most, wanted), *(j.nodes for j in rigid))
-        needed = max(node_seconds / nodes, *(j.seconds for j in rigid), 0.0) + self._rules.drain_s
+        nodes = max(1, min(most, wanted), rigid.nodes)
+        needed = max(node_seconds / nodes, rigid.seconds) + self._rules.drain_s
         steps = math.ceil(max(needed, self._rules.shortest_s) / self._rules.step_s - 1e-9)
         return nodes, min(walltime, steps * self._rules.step_s)
 
-    def _rigid_in(self, nodes: int, walltime: float) -> list[RigidJob]:
-        """Rigid jobs that, one after the other, fit into so many nodes and so long."""
-        useful = walltime - self._rules.drain_s
-        room = nodes * useful
-        chosen = []
-        for job in self._rigid:
-            if job.nodes <= nodes and job.seconds <= useful and job.nodes * job.seconds <= room:
-                room -= job.nodes * job.seconds
-                chosen.append(job)
-        return chosen
+    def _stacked_in(self, request: AllocationRequest) -> Stacked:
+        return stack(self._rigid, request.nodes, request.walltime_s - self._rules.drain_s)
 
     def _accept(self, request: AllocationRequest) -> None:
         """Count a request against limits, holes and work."""
@@ -351,10 +335,10 @@ class _Planning:
         self._nodes -= request.nodes
         seconds = request.walltime_s + self._rules.start_margin_s
         self._holes = subtract(self._holes, request.queue, request.nodes, seconds)
-        room = request.nodes * (request.walltime_s - self._rules.drain_s)
-        for job in self._rigid_in(request.nodes, request.walltime_s):
+        rigid = self._stacked_in(request)
+        for job in rigid.jobs:
             self._rigid.remove(job)
-            room -= job.nodes * job.seconds
+        room = request.nodes * (request.walltime_s - self._rules.drain_s) - rigid.node_seconds
         self._events = max(0.0, self._events - max(0.0, room) * self._rules.cores)
 
     def _refuse(self, reason: RefusalReason, sentence: str, window: BackfillWindow | None = None) -> None:

@@ -31,6 +31,8 @@ class BackfillWindow:
     """For how long; None when no end is known."""
 
     def __post_init__(self) -> None:
+        if self.queue == "":
+            raise InvalidValue("queue", "is empty; say None for the default queue")
         require_between("nodes", self.nodes, 1, MAX_NODES)
         if self.seconds is not None:
             require_between("seconds", self.seconds, 0.0, MAX_SECONDS)

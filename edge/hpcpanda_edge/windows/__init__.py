@@ -1,0 +1,1 @@
+"""What is free now: probes that ask the batch system for backfill windows."""
