@@ -15,10 +15,11 @@ import structlog
 import typer
 
 from hpcpanda.allocation.spool import Spool
+from hpcpanda.client.output import OutputMode
 from hpcpanda.client.sdk import AsyncDispatcherClient
 from hpcpanda.domain.errors import HpcPandaError, InvalidValue, NotFound, Unavailable
 from hpcpanda.domain.site import Site
-from hpcpanda_edge.checking import check_site
+from hpcpanda_edge.checking import CHECKED, check_site
 from hpcpanda_edge.site_file import SITE, load_site
 from hpcpanda_edge.state_folder import StateFolder
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="The login-node service of hpcpanda: pulls work, runs it in batch allocations, reports it.",
 )
 
@@ -35,13 +37,7 @@ SpoolOption = Annotated[
     typer.Option("--spool", metavar="FOLDER", help="Use this spool folder instead of the site file's."),
 ]
 
-
-class OutputMode(StrEnum):
-    """How results are shown."""
-
-    TABLE = "table"
-    JSON = "json"
-    QUIET = "quiet"
+OutputOption = Annotated[OutputMode, typer.Option("--output", "-o", help="What to print.")]
 
 
 class LogFormat(StrEnum):
@@ -82,6 +78,10 @@ def run(
         bool,
         typer.Option("--drain", help="When told to stop, end all allocations first; else they go on."),
     ] = False,
+    name_patience: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0, help="Wait so long while another living edge has the name."),
+    ] = 150.0,
     log_format: Annotated[LogFormat, typer.Option(help="Form of log lines on stderr.")] = LogFormat.CONSOLE,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every planned action.")] = False,  # noqa: FBT002
 ) -> None:
@@ -90,20 +90,35 @@ def run(
     described = load_site(site, spool=spool)
     url = dispatcher or _read("--dispatcher", dispatcher_folder() / "url")
     token = _read("--token-file", token_file or dispatcher_folder() / "edges" / f"{described.name}.token")
-    serve(described, url, token, drain_on_stop=drain)
+    serve(described, url, token, drain_on_stop=drain, name_patience_s=name_patience)
 
 
 @app.command()
 def check(
-    site: Annotated[Path, typer.Argument(metavar="SITE", help="Site file (TOML).")], spool: SpoolOption = None
+    site: Annotated[Path, typer.Argument(metavar="SITE", help="Site file (TOML).")],
+    spool: SpoolOption = None,
+    dry_run: Annotated[  # noqa: FBT002 - an option of the command line
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the job script of the largest allocation too; with -o quiet only that."
+        ),
+    ] = False,
+    output: OutputOption = OutputMode.TABLE,
 ) -> None:
-    """Check a site file and what it names."""
+    """Check a site file, what it names on this machine, and what would be submitted."""
     described = load_site(site, spool=spool)
-    sys.stdout.write(SITE.dump_json(described, indent=2).decode() + "\n")
-    findings = list(check_site(described))
-    for finding in findings:
-        sys.stdout.write(f"{'ok   ' if finding.ok else 'WRONG'} {finding.field}: {finding.text}\n")
-    if wrong := [f for f in findings if not f.ok]:
+    checked = check_site(described)
+    if output is OutputMode.JSON:
+        sys.stdout.write(CHECKED.dump_json(checked, indent=2).decode() + "\n")
+    elif output is OutputMode.TABLE:
+        sys.stdout.write(SITE.dump_json(described, indent=2).decode() + "\n")
+        for finding in checked.findings:
+            sys.stdout.write(f"{'ok   ' if finding.ok else 'WRONG'} {finding.field}: {finding.text}\n")
+    if dry_run and output is not OutputMode.JSON and (would := checked.submission) is not None:
+        if output is OutputMode.TABLE:
+            sys.stdout.write(f"\nwould be submitted: {' '.join(would.command)}\n\n")
+        sys.stdout.write(would.script)
+    if wrong := [f for f in checked.findings if not f.ok]:
         raise InvalidValue(str(site), "; ".join(f"{f.field}: {f.text}" for f in wrong))
 
 
@@ -111,9 +126,7 @@ def check(
 def status(
     site: SiteOption,
     spool: SpoolOption = None,
-    output: Annotated[
-        OutputMode, typer.Option("--output", "-o", help="table, json or quiet.")
-    ] = OutputMode.TABLE,
+    output: OutputOption = OutputMode.TABLE,
 ) -> None:
     """Show tasks and allocations of the edge, and why each task is where it is."""
     from hpcpanda_edge import output as out
@@ -152,7 +165,9 @@ def drain(
         time.sleep(0.2)
 
 
-def serve(site: Site, url: str, token: str, *, drain_on_stop: bool = False) -> None:
+def serve(
+    site: Site, url: str, token: str, *, drain_on_stop: bool = False, name_patience_s: float = 150.0
+) -> None:
     """Run the edge of a site until it is told to stop. Call it in the main thread.
 
     Raises:
@@ -169,13 +184,16 @@ def serve(site: Site, url: str, token: str, *, drain_on_stop: bool = False) -> N
     except OSError as problem:
         raise Unavailable(f"the spool folder cannot be used: {folder.path}: {problem.strerror}") from problem
     with folder.only_one():
-        scheduler = make_scheduler(site.scheduler, folder.psij)
+        scheduler = make_scheduler(site.scheduler, folder.psij, gpus=site.nodes.gpus)
 
         async def live() -> None:
             from hpcpanda_edge.daemon import Edge, run_until_signalled
 
             async with AsyncDispatcherClient(url, token) as client:
-                await run_until_signalled(Edge(site, client, scheduler, drain_on_stop=drain_on_stop))
+                edge = Edge(
+                    site, client, scheduler, drain_on_stop=drain_on_stop, name_patience_s=name_patience_s
+                )
+                await run_until_signalled(edge)
 
         asyncio.run(live())
 
@@ -191,7 +209,7 @@ def main() -> None:
 
 def _read(option: str, path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="replace").strip()
     except OSError as problem:
         raise Unavailable(
             f"{path}: {problem.strerror}; say {option}, or start a dispatcher on this machine"

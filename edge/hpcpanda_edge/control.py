@@ -111,9 +111,9 @@ class Control:
 
     def _note_state(self, record: AllocationRecord, state: JobState) -> None:
         if state is JobState.GONE:
-            _log.info("allocation-gone", allocation=record.allocation_id)
             with self.store.transaction():
                 self.steps.gone(record.allocation_id)
+            _log.info("allocation-gone", allocation=record.allocation_id)
         elif state is JobState.RUNNING and record.started is None:
             with self.store.transaction():
                 self.steps.started(record.allocation_id, time.time())

@@ -53,6 +53,7 @@ class Edge:
         scheduler: where allocations go.
         drain_on_stop: end all allocations before ending; else they go on and are picked up at the next start.
         round_s: time between two rounds.
+        name_patience_s: how long to wait while another living edge has the name.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Edge:
         *,
         drain_on_stop: bool = False,
         round_s: float = ROUND_S,
+        name_patience_s: float = NAME_PATIENCE_S,
     ) -> None:
         self._site = site
         self._dispatcher = dispatcher
@@ -72,12 +74,14 @@ class Edge:
         self.control = Control(self._store, Spool(Path(site.spool)), site, scheduler)
         self._drain_on_stop = drain_on_stop
         self._round_s = round_s
+        self._name_patience_s = name_patience_s
         self._lease_s = 60.0
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
         self._planned = asyncio.Event()
         self._say = asyncio.Event()
         self._away_since: float | None = None
+        self._trouble: str | None = None
 
     def stop(self) -> None:
         """End in order; returns at once."""
@@ -139,7 +143,9 @@ class Edge:
                             await submitting
                         submitting = asyncio.create_task(self._submit(), name="edge-submit")
                 except (OSError, Unavailable) as problem:
-                    _log.error("round-failed", error=str(problem))
+                    self._note_trouble(str(problem))
+                else:
+                    self._note_trouble(None)
                 self._planned.set()
                 self._say.set()
                 with contextlib.suppress(TimeoutError):
@@ -149,6 +155,16 @@ class Edge:
             if submitting is not None and not submitting.done():
                 submitting.cancel()
                 await asyncio.gather(submitting, return_exceptions=True)
+
+    def _note_trouble(self, trouble: str | None) -> None:
+        """Say once what keeps rounds from working, and when they work again: a full disk lasts for many rounds."""
+        if trouble == self._trouble:
+            return
+        if trouble is None:
+            _log.info("rounds-work-again")
+        else:
+            _log.error("round-failed", error=trouble)
+        self._trouble = trouble
 
     async def _submit(self) -> None:
         await self.control.submitter.submit_planned()
@@ -182,7 +198,7 @@ class Edge:
             version=hpcpanda.__version__,
             held=held if held is None or len(held) <= MAX_UPDATES else None,
         )
-        give_up = time.monotonic() + NAME_PATIENCE_S
+        give_up = time.monotonic() + self._name_patience_s
         while True:
             try:
                 info: EdgeInfo = await self._patiently(
@@ -190,7 +206,9 @@ class Edge:
                 )
             except EdgeNameTaken as problem:
                 if time.monotonic() > give_up:
-                    raise
+                    raise EdgeNameTaken(
+                        f"{problem}; or give this one another name in its site file"
+                    ) from None
                 _log.warning("edge-name-taken", error=str(problem))
                 await asyncio.sleep(min(5.0, self._round_s * 10))
                 continue

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
-from rich.console import Console
 from rich.table import Table
 
 from hpcpanda.allocation.spool import Spool
+from hpcpanda.client.output import plain_console
 from hpcpanda.domain.intervals import EMPTY
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import AllocationState
@@ -129,10 +129,10 @@ def _task_line(store: Store, task_id: int, reason: str) -> TaskLine:
 
 def show_table(status: EdgeStatus) -> None:
     """For people."""
-    console = Console()
+    console = plain_console()
     running = "running" if status.running else "not running"
     console.print(f"edge {status.site}: {running}, {status.cores_busy} of {status.cores} cores busy")
-    console.print(f"spool {status.spool}")
+    console.print(f"spool {status.spool}", soft_wrap=True)
     console.print(_table("allocations", status.allocations))
     console.print(_table("tasks", status.tasks))
 

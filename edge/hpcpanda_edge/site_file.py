@@ -18,7 +18,7 @@ SITE: TypeAdapter[Site] = TypeAdapter(Site)
 
 
 def load_site(path: Path | str, *, spool: Path | str | None = None) -> Site:
-    """The site that a file describes, with ``~`` and ``$VARIABLES`` of its spool folder filled in.
+    """The site that a file describes, with ``~`` and ``$VARIABLES`` of spool, account and interpreter filled in.
 
     Args:
         path: the TOML file.
@@ -37,8 +37,10 @@ def load_site(path: Path | str, *, spool: Path | str | None = None) -> Site:
     if spool is not None:
         document["spool"] = str(Path(spool).absolute())
     try:
-        if isinstance(document.get("spool"), str):
-            document["spool"] = _filled_in(document["spool"])
+        _fill_in(document, "spool")
+        if isinstance(scheduler := document.get("scheduler"), dict):
+            _fill_in(scheduler, "account", within="scheduler.")
+            _fill_in(scheduler, "python", within="scheduler.")
         return SITE.validate_python(document)
     except ValidationError as error:
         problems = "; ".join(dict.fromkeys(_lines(error)))
@@ -47,11 +49,15 @@ def load_site(path: Path | str, *, spool: Path | str | None = None) -> Site:
         raise InvalidValue(str(path), str(error)) from error
 
 
-def _filled_in(folder: str) -> str:
-    filled = os.path.expandvars(str(Path(folder).expanduser()) if folder.startswith("~") else folder)
+def _fill_in(table: dict[str, Any], field: str, *, within: str = "") -> None:
+    """Put values in the place of ``~`` and ``$VARIABLES`` of one field, if the table has it."""
+    text = table.get(field)
+    if not isinstance(text, str):
+        return
+    filled = os.path.expandvars(str(Path(text).expanduser()) if text.startswith("~") else text)
     if missing := re.search(r"\$\{?(\w+)", filled):
-        raise InvalidValue("spool", f"the variable {missing[1]} in {folder!r} is not set")
-    return filled
+        raise InvalidValue(within + field, f"the variable {missing[1]} in {text!r} is not set")
+    table[field] = filled
 
 
 def _lines(error: ValidationError) -> Iterator[str]:

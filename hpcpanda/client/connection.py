@@ -45,7 +45,7 @@ class Connection:
                 ) from None
         token_file = self.token_file or folder / "user.token"
         try:
-            token = token_file.read_text().strip()
+            token = token_file.read_text(errors="replace").strip()
         except OSError as problem:
             raise Unauthenticated(
                 f"the token cannot be read: {problem.strerror}: {token_file}; give --token-file or {TOKEN_FILE_VARIABLE}"

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hpcpanda.client.cli_context import Printed
 from hpcpanda.client.connection import state_root
+from hpcpanda.client.output import Output, OutputMode
 
 app = typer.Typer(no_args_is_help=True, help="Run a dispatcher and make tokens for it.")
 
 State = Annotated[
     Path | None, typer.Option(help="State folder; a folder in your home when not given.", file_okay=False)
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeToken:
+    """A new token."""
+
+    scope: str
+    name: str
+    token: str
 
 
 @app.command()
@@ -25,10 +37,10 @@ def run(
 ) -> None:
     """Run a dispatcher in the foreground; its address and tokens are left in the state folder."""
     from hpcpanda.dispatcher.run import serve
-    from hpcpanda.dispatcher.settings import DispatcherSettings
+    from hpcpanda.dispatcher.settings import load_settings
 
     folder = state or state_root() / "dispatcher"
-    settings = DispatcherSettings(state=folder, host=host, port=port, edge_name=edge)
+    settings = load_settings(state=folder, host=host, port=port, edge_name=edge)
     typer.echo(f"state folder: {folder}", err=True)
     typer.echo(f"token of users: {settings.user_token_file}", err=True)
     typer.echo(f"token of edge {edge!r}: {settings.edge_token_file(edge)}", err=True)
@@ -40,10 +52,12 @@ def token(
     scope: Annotated[str, typer.Argument(help="'user' or 'edge'.")],
     name: Annotated[str, typer.Argument(help="Name of the user or the edge.")],
     state: State = None,
+    output: Printed = OutputMode.TABLE,
 ) -> None:
     """Make a token and print it; it cannot be shown again."""
     from hpcpanda.dispatcher.run import create_token
-    from hpcpanda.dispatcher.settings import DispatcherSettings
+    from hpcpanda.dispatcher.settings import load_settings
 
-    settings = DispatcherSettings(state=state or state_root() / "dispatcher")
-    typer.echo(create_token(settings, scope, name))
+    settings = load_settings(state=state or state_root() / "dispatcher")
+    made = MadeToken(scope=scope, name=name, token=create_token(settings, scope, name))
+    Output(output).result(made, table=made.token, quiet=[made.token])

@@ -23,6 +23,10 @@ class OutputMode(StrEnum):
     """Identifiers or paths only, one a line."""
 
 
+_FILE_WIDTH = 500
+"""Columns of output that is no terminal: paths and digests stay whole."""
+
+
 class Output:
     """Prints results in one of the modes; everything else goes to stderr."""
 
@@ -49,7 +53,10 @@ class Output:
 
 def plain_console(*, stderr: bool = False) -> Console:
     """A console that prints what payloads and users say as it is: ``[b]`` and ``:cat:`` are no commands."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    return console
 
 
 def table(*columns: str, rows: Sequence[Sequence[object]], title: str | None = None) -> Table:

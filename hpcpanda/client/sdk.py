@@ -53,7 +53,7 @@ class DispatcherClient:
         timeout_s: how long an answer may take; the time an edge is willing to wait for work is added.
 
     Raises:
-        InvalidValue: the URL is none.
+        InvalidValue: the URL or the token is none.
 
     Every method raises :class:`~hpcpanda.domain.errors.Unavailable` when the dispatcher cannot be
     reached, and ``Unauthenticated`` or ``Forbidden`` when the token does not do.
@@ -292,7 +292,11 @@ def _checked(url: str) -> str:
 
 
 def _headers(token: str | None) -> dict[str, str]:
-    return {} if token is None else {"Authorization": f"Bearer {token}"}
+    if token is None:
+        return {}
+    if not token or not all("!" <= c <= "~" for c in token):
+        raise InvalidValue("token", "is empty, or has characters that no token has; is it the right file?")
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _unreachable(url: str, error: Exception) -> Unavailable:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,11 +33,12 @@ def serve(settings: DispatcherSettings) -> None:
     standard output once it answers.
 
     Raises:
-        Unavailable: another dispatcher uses the state folder, or the address is taken.
+        Unavailable: another dispatcher uses the state folder, it cannot be written to, or the address is taken.
     """
     _log_to_stderr()
     _make_folder(settings.state)
     with _only_one(settings.state), _listen(settings) as listener:
+        asyncio.run(_migrate(settings))
         ensure_token(settings, Scope.USER, settings.user_name)
         ensure_token(settings, Scope.EDGE, settings.edge_name)
         bell = Bell()
@@ -111,6 +113,15 @@ async def _create_token(settings: DispatcherSettings, scope: Scope, name: str) -
         await database.close()
 
 
+async def _migrate(settings: DispatcherSettings) -> None:
+    """Bring the database up to date before the server starts, so that a broken one is told in one line."""
+    database = Database(settings.database)
+    try:
+        await database.migrate()
+    finally:
+        await database.close()
+
+
 def _log_to_stderr() -> None:
     """One JSON object a line; tracebacks without the values of variables, which may be secret."""
     structlog.configure(
@@ -125,7 +136,15 @@ def _log_to_stderr() -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make the state folder, or find out now that nothing can be written there."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as problem:
+        raise Unavailable(
+            f"the state folder {folder} cannot be used: {problem.strerror}; make it writable, or choose another with --state"
+        ) from problem
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from hpcpanda.domain.errors import InvalidValue
 
 
 class DispatcherSettings(BaseSettings):
@@ -58,3 +61,17 @@ class DispatcherSettings(BaseSettings):
     def edge_token_file(self, name: str) -> Path:
         """Where the token of the edge ``name`` is written."""
         return self.state / "edges" / f"{name}.token"
+
+
+def load_settings(**chosen: Any) -> DispatcherSettings:  # noqa: ANN401 - any setting
+    """The settings from arguments and the environment.
+
+    Raises:
+        InvalidValue: one of them is wrong; the message names the variable.
+    """
+    try:
+        return DispatcherSettings(**chosen)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "_".join(map(str, first["loc"])).upper()
+        raise InvalidValue(f"HPCPANDA_DISPATCHER_{name}", f"{first['msg']}: {first['input']!r}") from error

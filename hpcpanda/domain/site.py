@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
@@ -10,6 +11,8 @@ from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.validation import require_between, require_name, require_nonempty
 
 _STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
+_WORD = re.compile(r"[\w.@%+:,/=-]+")
+_CONSTRAINT = re.compile(r"[\w.@%+:,/=&|*()\[\]-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +29,50 @@ class SchedulerSettings:
     """Queue or partition that allocations are submitted to; the batch system's default when not said."""
     account: str | None = None
     """Account or project that allocations are charged to."""
+    reservation: str | None = None
+    """Reservation that allocations run in."""
+    qos: str | None = None
+    """Quality of service that allocations are submitted to; Slurm's word, other batch systems have queues for it."""
+    constraint: str | None = None
+    """Features that nodes must have, as ``sbatch --constraint`` takes them; Slurm only."""
+    slots_per_node: int = 1
+    """Processes a node that are asked for. More than one where the batch system confines a job to as many
+    processors as it asks for, although it has the node for itself."""
+    setup: tuple[str, ...] = ()
+    """Lines of bash in front of the head in every allocation, such as ``module load``; a line that fails ends it."""
+    python: str | None = None
+    """Python interpreter with hpcpanda on the compute nodes, absolute; the edge's own when not said. ``~`` and
+    ``$VARIABLES`` are filled in, as they are in ``account``."""
     options: dict[str, str] = field(default_factory=dict)
-    """Further options of the batch system as PSI/J passes them on, for instance ``"slurm.qos" = "debug"``."""
+    """Further options of the batch system as PSI/J passes them on, for instance ``"slurm.qos" = "debug"``; with Slurm
+    an empty string means an option without a value, such as ``"slurm.no-requeue" = ""``."""
 
     def __post_init__(self) -> None:
         require_name("scheduler.executor", self.executor)
         require_between("scheduler.poll_seconds", self.poll_seconds, 0.1, 3600.0)
+        require_between("scheduler.slots_per_node", self.slots_per_node, 1, 4096)
+        for name in ("queue", "account", "reservation", "qos"):
+            _require_text(f"scheduler.{name}", getattr(self, name), _WORD)
+        _require_text("scheduler.constraint", self.constraint, _CONSTRAINT)
+        for name in ("qos", "constraint"):
+            if getattr(self, name) is not None and self.executor != "slurm":
+                raise InvalidValue(
+                    f"scheduler.{name}", f"only Slurm has it, not {self.executor}; use queue and options"
+                )
+            if f"slurm.{name}" in self.options and getattr(self, name) is not None:
+                raise InvalidValue(f"scheduler.{name}", f"is said again as slurm.{name} in options")
+        for line in self.setup:
+            if not line.strip() or "\n" in line:
+                raise InvalidValue("scheduler.setup", f"{line!r} is not one line of bash")
+        if self.python is not None and not self.python.startswith("/"):
+            raise InvalidValue("scheduler.python", f"{self.python!r} is not an absolute path")
+        prefix = self.executor.partition("_")[0] + "."
+        for key in self.options:
+            if not key.startswith(prefix) or key == prefix:
+                raise InvalidValue(
+                    "scheduler.options",
+                    f"{key!r} would be ignored; for {self.executor} options begin with {prefix!r}",
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +87,8 @@ class NodeSettings:
     """Cores of a node that run workers."""
     memory_mb: int
     """Memory of a node for workers, MiB."""
+    gpus: int = 0
+    """GPUs of a node, as the batch system counts them, that allocations ask for."""
     oversubscribe: bool = False
     """Nodes are only pretended: several share this machine (laptop, tests); workers are not pinned."""
 
@@ -53,6 +96,7 @@ class NodeSettings:
         require_between("nodes.count", self.count, 1, 1_000_000)
         require_between("nodes.cores", self.cores, 1, 4096)
         require_between("nodes.memory_mb", self.memory_mb, 64, 64_000_000)
+        require_between("nodes.gpus", self.gpus, 0, 64)
 
 
 class PackVia(StrEnum):
@@ -130,6 +174,31 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """What the centre's documentation says that the queue takes; the rest of the site file must keep within it."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    min_nodes: int = 1
+    """Fewest nodes of one job."""
+    max_nodes: int | None = None
+    """Most nodes of one job."""
+    max_walltime_s: float | None = None
+    """Longest wall time of a job, seconds."""
+    max_jobs: int | None = None
+    """Jobs that one user or project may have queued and running together."""
+
+    def __post_init__(self) -> None:
+        require_between("queue.min_nodes", self.min_nodes, 1, 1_000_000)
+        if self.max_nodes is not None:
+            require_between("queue.max_nodes", self.max_nodes, self.min_nodes, 1_000_000)
+        if self.max_walltime_s is not None:
+            require_between("queue.max_walltime_s", self.max_walltime_s, 5.0, 1e7)
+        if self.max_jobs is not None:
+            require_between("queue.max_jobs", self.max_jobs, 1, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """An HPC centre's partition as the edge uses it."""
 
@@ -144,13 +213,43 @@ class Site:
     launcher: LauncherSettings = field(default_factory=LauncherSettings)
     allocation: AllocationSettings = field(default_factory=AllocationSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    queue: QueueLimits = field(default_factory=QueueLimits)
 
     def __post_init__(self) -> None:
         require_name("name", self.name)
         if not self.spool.startswith("/"):
             raise InvalidValue("spool", f"{self.spool!r} is not an absolute path")
+        self._require_within_queue()
+
+    def _require_within_queue(self) -> None:
+        queue, walltime_s = self.queue, self.allocation.walltime_s
+        if queue.max_walltime_s is not None and walltime_s > queue.max_walltime_s:
+            raise InvalidValue(
+                "allocation.walltime_s",
+                f"{walltime_s:g} is more than queue.max_walltime_s, {queue.max_walltime_s:g}",
+            )
+        if queue.max_jobs is not None and self.limits.allocations > queue.max_jobs:
+            raise InvalidValue(
+                "limits.allocations",
+                f"{self.limits.allocations} is more than queue.max_jobs, {queue.max_jobs}",
+            )
+        if self.node_limit < queue.min_nodes:
+            raise InvalidValue(
+                "limits.nodes", f"{self.node_limit} is less than queue.min_nodes, {queue.min_nodes}"
+            )
+        if queue.max_nodes is not None and self.node_limit > queue.max_nodes:
+            raise InvalidValue(
+                "limits.nodes",
+                f"{self.node_limit}, which one allocation may ask for, is more than queue.max_nodes, {queue.max_nodes}",
+            )
 
     @property
     def node_limit(self) -> int:
         """Nodes that all allocations together may hold."""
         return min(self.nodes.count, self.limits.nodes or self.nodes.count)
+
+
+def _require_text(name: str, value: str | None, allowed: re.Pattern[str]) -> None:
+    """Accept what passes through a job script without quotes; None is nothing to pass."""
+    if value is not None and not allowed.fullmatch(value):
+        raise InvalidValue(name, f"{value!r} is empty or has characters that no batch system takes here")

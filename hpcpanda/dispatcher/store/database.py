@@ -14,7 +14,10 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from hpcpanda.domain.errors import Unavailable
 
 READERS = 4
 """Connections that read at the same time as one writes."""
@@ -27,6 +30,7 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         url = f"sqlite+aiosqlite:///{path}"
         self._writer = create_async_engine(url, pool_size=1, max_overflow=0)
         self._reader = create_async_engine(url, pool_size=READERS, max_overflow=0)
@@ -47,9 +51,16 @@ class Database:
             yield connection
 
     async def migrate(self) -> None:
-        """Bring the schema to the newest version; does nothing when it is."""
-        async with self.write() as connection:
-            await connection.run_sync(_upgrade)
+        """Bring the schema to the newest version; does nothing when it is.
+
+        Raises:
+            Unavailable: the file cannot be opened or written, or is no database.
+        """
+        try:
+            async with self.write() as connection:
+                await connection.run_sync(_upgrade)
+        except DatabaseError as error:
+            raise Unavailable(f"the database {self._path} cannot be used: {error.orig}") from error
 
     async def check(self) -> None:
         """Raise when the database does not answer."""

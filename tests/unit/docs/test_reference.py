@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import click
+import hpcpanda_edge.cli
 import pytest
 import typer
 
 import hpcpanda.client.cli
-import hpcpanda_edge.cli
 from hpcpanda.domain import site, task
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference"
