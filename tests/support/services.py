@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from hpcpanda.domain.exchange import Task
 BIN = Path(sys.executable).parent
 
 SITE = """
-name = "laptop"
+name = "{name}"
 spool = "{spool}"
 [nodes]
 count = {nodes}
@@ -35,7 +35,7 @@ walltime_s = {walltime_s}
 margin_s = 1
 grace_s = 2
 lookahead_s = {lookahead_s}
-linger_s = 1
+linger_s = {linger_s}
 sync_s = 0.2
 """
 
@@ -49,6 +49,9 @@ class Services:
     cores: int = 2
     walltime_s: float = 600.0
     lookahead_s: float = 5.0
+    linger_s: float = 1.0
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables added to the environment of everything that is started."""
     started: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -64,15 +67,21 @@ class Services:
     @property
     def site_file(self) -> Path:
         """The site file, written when first asked for."""
-        path = self.folder / "site.toml"
+        return self.site_of("laptop", self.spool)
+
+    def site_of(self, name: str, spool: Path) -> Path:
+        """The file of a site of any name over any spool, written when first asked for."""
+        path = self.folder / ("site.toml" if spool == self.spool else f"{name}-{spool.name}.toml")
         if not path.exists():
             path.write_text(
                 SITE.format(
-                    spool=self.spool,
+                    name=name,
+                    spool=spool,
                     nodes=self.nodes,
                     cores=self.cores,
                     walltime_s=self.walltime_s,
                     lookahead_s=self.lookahead_s,
+                    linger_s=self.linger_s,
                 )
             )
         return path
@@ -88,16 +97,46 @@ class Services:
         wait_until(url_file.exists, "the dispatcher", on_wait=lambda: self.check_alive("dispatcher"))
         known.write_text(url_file.read_text().strip().rpartition(":")[2])
 
-    def start_edge(self) -> None:
-        """Start it; it connects when the dispatcher answers."""
+    def start_edge(
+        self,
+        key: str = "edge",
+        *,
+        name: str = "laptop",
+        spool: Path | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        """Start it; it connects when the dispatcher answers. ``key`` names its process and its log."""
         port = (self.folder / "port").read_text()
-        token = self.state / "dispatcher" / "edges" / "laptop.token"
+        token = self.state / "dispatcher" / "edges" / f"{name}.token"
+        if not token.exists():
+            token.write_text(self.run("hpcpanda", "dispatcher", "token", "edge", name).stdout)
         self._start(
-            "edge", "hpcpanda-edge", "run",
-            "--site", str(self.site_file),
+            key, "hpcpanda-edge", "run",
+            "--site", str(self.site_of(name, spool or self.spool)),
             "--dispatcher", f"http://127.0.0.1:{port}",
             "--token-file", str(token),
+            *options,
         )  # fmt: skip
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the product to its end, as a user of these services."""
+        return subprocess.run(
+            [BIN / words[0], *words[1:]],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | self.environment | {"HPCPANDA_STATE": str(self.state), "COLUMNS": "300"},
+            check=False,
+        )
+
+    def log(self, key: str) -> str:
+        """What a service has written so far."""
+        return (self.folder / f"{key}.log").read_text(errors="replace")
+
+    def kill(self, key: str) -> None:
+        """SIGKILL for a service, and only for it."""
+        self.started[key].kill()
+        self.started.pop(key).wait()
 
     def client(self) -> DispatcherClient:
         """A user's client."""
@@ -139,7 +178,7 @@ class Services:
             process.kill()
 
     def _start(self, name: str, *words: str) -> None:
-        environment = os.environ | {"HPCPANDA_STATE": str(self.state)}
+        environment = os.environ | self.environment | {"HPCPANDA_STATE": str(self.state)}
         with (self.folder / f"{name}.log").open("ab") as log:
             self.started[name] = subprocess.Popen(
                 [BIN / words[0], *words[1:]],
