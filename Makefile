@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 CHAOS_KILLS ?= 200
 CHAOS_EVENTS ?= 1000000
 
-.PHONY: demo test check bench chaos clean
+.PHONY: demo test check bench chaos cluster clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo/demo.py
@@ -20,11 +20,16 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 
 bench: $(INSTALLED)
-	for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+	for bench in $$(find tests/benchmarks -name 'bench_*.py' | sort); do \
+	  echo "== $$bench"; $(BIN)/python -m $$(echo $${bench%.py} | tr / .) || exit 1; \
+	done
 
 chaos: $(INSTALLED)
 	HPCPANDA_CHAOS_KILLS=$(CHAOS_KILLS) HPCPANDA_CHAOS_EVENTS=$(CHAOS_EVENTS) \
 	  $(BIN)/pytest tests/chaos -s --timeout=3600
+
+cluster: $(INSTALLED)
+	$(BIN)/python -m tests.support.slurm
 
 clean:
 	rm -rf .venv demo-output

@@ -7,6 +7,8 @@ from collections.abc import Generator
 
 import pytest
 
+os.environ.setdefault("UCX_NET_DEVICES", "lo")  # MPI of several ranks listens on loopback only
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(

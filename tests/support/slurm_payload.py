@@ -1,0 +1,18 @@
+"""A payload that cannot be hurried while a file exists."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from hpcpanda.payload import RangeWork
+
+
+def hold(work: RangeWork) -> bytes:
+    """Each event is its number in eight bytes; the range with event ``at`` waits until ``file`` is gone."""
+    file = Path(str(work.settings["file"]))
+    while work.first <= int(work.settings["at"]) < work.last and file.exists():
+        time.sleep(0.05)
+    return np.arange(work.first, work.last, dtype="<u8").tobytes()
