@@ -1,7 +1,7 @@
 """The ledger: who may work on which events, and what has become of them.
 
-One rule at three levels: the dispatcher leases a task's events to edges, an edge leases what it holds
-to allocations, the head of a pack leases what it was given to node agents. A lease's *epoch* is a
+The dispatcher leases a task's events to edges; an edge leases what it holds to the packs of its allocations. (Inside a
+pack, whose coordinator lives no longer than its agents, sets of events without leases do.) A lease's *epoch* is a
 fencing token: epochs of one ledger only grow, and a commit is judged by what its own epoch still
 holds, so a late writer can never touch events that somebody else has been given since.
 """
