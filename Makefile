@@ -4,8 +4,9 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 CHAOS_KILLS ?= 200
 CHAOS_EVENTS ?= 1000000
+CAMPAIGN_SEED ?= 1
 
-.PHONY: demo test check bench chaos cluster clean
+.PHONY: demo test check bench chaos campaign cluster clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo/demo.py
@@ -27,6 +28,9 @@ bench: $(INSTALLED)
 chaos: $(INSTALLED)
 	HPCPANDA_CHAOS_KILLS=$(CHAOS_KILLS) HPCPANDA_CHAOS_EVENTS=$(CHAOS_EVENTS) \
 	  $(BIN)/pytest tests/chaos -s --timeout=3600
+
+campaign: $(INSTALLED)
+	HPCPANDA_CAMPAIGN=full HPCPANDA_CAMPAIGN_SEED=$(CAMPAIGN_SEED) $(BIN)/pytest tests/campaign -s
 
 cluster: $(INSTALLED)
 	$(BIN)/python -m tests.support.slurm

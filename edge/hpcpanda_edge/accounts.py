@@ -16,7 +16,7 @@ from hpcpanda.allocation.plan import LeasedEvents
 from hpcpanda.domain.exchange import Grants, LeaseCommit
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.ledger import EventLedger, FailedEvent, single_events
-from hpcpanda.events.journal import Entries, JournalPart, entries_within, events_of
+from hpcpanda.events.journal import Entries, JournalPart, core_seconds, entries_within, events_of
 from hpcpanda_edge.records import CommitRecord, JournalRecord, LeaseRecord, TaskRecord
 from hpcpanda_edge.store import Store
 
@@ -48,13 +48,37 @@ def leases_of(store: Store, task_id: int) -> list[LeaseRecord]:
     return sorted((v for v in store.leases.values() if v.task_id == task_id), key=lambda v: v.epoch)
 
 
-def ready_events(store: Store, task_id: int) -> int:
+def ready_events(store: Store, task_id: int) -> IntervalSet:
     """Events of a task that are here and that no pack works on."""
-    return sum(len(v.ledger.ready) for v in store.leases.values() if v.task_id == task_id)
+    return IntervalSet.of(
+        r for v in store.leases.values() if v.task_id == task_id for r in v.ledger.ready.ranges()
+    )
 
 
-def hand_out(store: Store, task_id: int, holder: str, limit: int) -> tuple[LeasedEvents, ...]:
-    """Give up to ``limit`` ready events of a task to a pack."""
+def unfinished_events(store: Store, task_id: int) -> IntervalSet:
+    """Events of a task that are here and not finished, whether or not a pack works on them."""
+    found = ready_events(store, task_id)
+    for lease in store.leases.values():
+        if lease.task_id == task_id:
+            for local in lease.ledger.leases.values():
+                found |= local.outstanding
+    return found
+
+
+def held_events(store: Store) -> dict[tuple[int, str], int]:
+    """Unfinished events by task and the pack that works on them."""
+    held: dict[tuple[int, str], int] = {}
+    for lease in store.leases.values():
+        for local in lease.ledger.leases.values():
+            key = lease.task_id, local.holder
+            held[key] = held.get(key, 0) + len(local.outstanding)
+    return held
+
+
+def hand_out(
+    store: Store, task_id: int, holder: str, limit: int, *, among: IntervalSet | None = None
+) -> tuple[LeasedEvents, ...]:
+    """Give up to ``limit`` ready events of a task, of those ``among`` if said, to a pack."""
     given: list[LeasedEvents] = []
     for lease in leases_of(store, task_id):
         if limit <= 0:
@@ -62,8 +86,9 @@ def hand_out(store: Store, task_id: int, holder: str, limit: int) -> tuple[Lease
         if not lease.ledger.ready:
             continue
         ledger = lease.ledger_copy()
-        granted = ledger.grant(holder=holder, limit=limit, expires=_NEVER_EXPIRES)
-        assert granted is not None
+        granted = ledger.grant(holder=holder, limit=limit, expires=_NEVER_EXPIRES, among=among)
+        if granted is None:
+            continue
         store.leases.put(replace(lease, ledger=ledger))
         given.append(LeasedEvents(epoch=lease.epoch, events=granted.granted))
         limit -= len(granted.granted)
@@ -131,7 +156,7 @@ def accept(store: Store, journal: JournalRecord, holder: str, part: JournalPart)
         lost = _set_aside(failed.get(epoch, ()), outstanding - done)
         if not done and not lost:
             continue
-        seconds = float(entries["wall_s"].sum(dtype=np.float64))
+        seconds = core_seconds(entries)
         _settle(store, lease, holder, done, lost)
         _enqueue(store, lease.key, done, lost, seconds)
         if done:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 
-from hpcpanda.allocation.spool import Spool
 from hpcpanda.client.output import OutputMode
 from hpcpanda.client.sdk import AsyncDispatcherClient
 from hpcpanda.domain.errors import HpcPandaError, InvalidValue, NotFound, Unavailable
@@ -22,6 +23,9 @@ from hpcpanda.domain.site import Site
 from hpcpanda_edge.checking import CHECKED, check_site
 from hpcpanda_edge.site_file import SITE, load_site
 from hpcpanda_edge.state_folder import StateFolder
+
+if TYPE_CHECKING:
+    from hpcpanda_edge.looking import Look
 
 app = typer.Typer(
     add_completion=False,
@@ -130,21 +134,31 @@ def status(
 ) -> None:
     """Show tasks and allocations of the edge, and why each task is where it is."""
     from hpcpanda_edge import output as out
-    from hpcpanda_edge.store import Store
 
-    described = load_site(site, spool=spool)
-    folder = StateFolder.of(described.spool)
-    if not folder.database.exists():
-        raise NotFound(f"no edge has run over the spool {described.spool} yet")
-    store = Store(folder.database, read_only=True)
-    try:
-        shown = out.edge_status(described, Spool(Path(described.spool)), store, running=folder.in_use())
-    finally:
-        store.close()
+    with _looked_at(site, spool) as seen:
+        shown = out.edge_status(seen)
     if output is OutputMode.JSON:
         out.show_json(shown)
     elif output is OutputMode.TABLE:
         out.show_table(shown)
+
+
+@app.command()
+def explain(
+    site: SiteOption,
+    task: Annotated[int | None, typer.Argument(metavar="[TASK]", help="Only this task.")] = None,
+    spool: SpoolOption = None,
+    output: OutputOption = OutputMode.TABLE,
+) -> None:
+    """Say why each task is where it is, why each allocation has its shape, and what its packs do."""
+    from hpcpanda_edge import explaining
+
+    with _looked_at(site, spool) as seen:
+        told = explaining.explain(seen, task)
+    if output is OutputMode.JSON:
+        explaining.show_json(told)
+    elif output is OutputMode.TABLE:
+        explaining.show_text(told)
 
 
 @app.command()
@@ -163,6 +177,27 @@ def drain(
     folder.drain_request.touch()
     while wait and folder.in_use():
         time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def _looked_at(site: Path, spool: Path | None) -> Iterator[Look]:
+    """A look at the edge over the site's spool, whether or not it runs.
+
+    Raises:
+        NotFound: no edge has ever run there.
+    """
+    from hpcpanda_edge.looking import look
+    from hpcpanda_edge.store import Store
+
+    described = load_site(site, spool=spool)
+    folder = StateFolder.of(described.spool)
+    if not folder.database.exists():
+        raise NotFound(f"no edge has run over the spool {described.spool} yet")
+    store = Store(folder.database, read_only=True)
+    try:
+        yield look(described, store, running=folder.in_use(), now=time.time())
+    finally:
+        store.close()
 
 
 def serve(

@@ -15,20 +15,39 @@ from hpcpanda.allocation.spool import Spool
 from hpcpanda.domain.errors import SchedulerFailed
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import AllocationState, TaskState
+from hpcpanda.domain.task import Staging
 from hpcpanda_edge import accounts, files
+from hpcpanda_edge.actions import Plan
 from hpcpanda_edge.files import Collected, PackJournals, StatusReader
-from hpcpanda_edge.planner import Plan, make_plan
+from hpcpanda_edge.outlook import Outlook, OutlookKeeper
+from hpcpanda_edge.planner import make_plan
 from hpcpanda_edge.ports import JobState, SchedulerPort, Submitted
-from hpcpanda_edge.records import AllocationRecord, JournalName, OutputState, PackRecord
+from hpcpanda_edge.records import (
+    AllocationRecord,
+    JournalName,
+    OutputState,
+    PackRecord,
+    PartRecord,
+    TaskRecord,
+)
+from hpcpanda_edge.staging import Stager
+from hpcpanda_edge.state_folder import StateFolder
 from hpcpanda_edge.steps import Steps
 from hpcpanda_edge.store import Store
 from hpcpanda_edge.submitting import Submitter, in_thread
-from hpcpanda_edge.view import pack_over, pack_status, situation
+from hpcpanda_edge.view import pack_over, pack_status, part_over, situation
+from hpcpanda_edge.windows.watch import WindowWatch
 
 KEPT_ALLOCATIONS: Final = 50
 """Folders of so many closed allocations are kept, for their logs."""
 STATUS_STALE_S: Final = 120.0
-"""Of an allocation whose name in the batch system is not known, so long a silence means that it has ended."""
+"""So long a silence of the head means that it has ended, where the batch system cannot be believed at once."""
+
+LOOKS_PER_S: Final = 50.0
+"""Files of heads and journals looked at in a second, in the mean: a shared file system serves others too."""
+
+PartKey = tuple[str, str, int]
+"""Allocation, pack and task."""
 
 _LIVE = (AllocationState.QUEUED, AllocationState.RUNNING)
 
@@ -38,8 +57,18 @@ _log = structlog.get_logger("hpcpanda.edge")
 class Control:
     """One round after the other; each part of a round is one transaction."""
 
-    def __init__(self, store: Store, spool: Spool, site: Site, scheduler: SchedulerPort) -> None:
+    def __init__(
+        self,
+        store: Store,
+        spool: Spool,
+        site: Site,
+        scheduler: SchedulerPort,
+        windows: WindowWatch,
+        stager: Stager,
+    ) -> None:
         self.store = store
+        self._windows = windows
+        self._stager = stager
         self.steps = Steps(store, spool, site)
         self.submitter = Submitter(store, self.steps, spool, scheduler)
         self.statuses: dict[str, AllocationStatus] = {}
@@ -50,17 +79,34 @@ class Control:
         self._scheduler = scheduler
         self._reader = StatusReader(spool)
         self._polled = 0.0
-        self._over: dict[tuple[str, str], float] = {}
+        self._ran = {
+            r.allocation_id for r in store.allocations.values() if r.state is AllocationState.RUNNING
+        }
+        """Allocations that the batch system has said to run, or that ran before this edge began."""
+        self._over: dict[PartKey, float] = {}
+        self._look_again = 0.0
+        self._staging: dict[int, str] = {}
+        """What the staging of each task waits for."""
+        self._outlook = OutlookKeeper(StateFolder.of(spool.path).outlook)
 
     async def round(self) -> None:
         """Do all there is to do now."""
         await self._ask_batch_system()
-        await self._read_statuses()
-        over = self._packs_over()
-        await self._collect(over)
+        if (now := time.monotonic()) >= self._look_again:
+            await self._read_statuses()
+            over = self._parts_over()
+            await self._collect(over)
+            self._look_again = now + self._files() / LOOKS_PER_S
+        self._stage()
         self.make_plan()
+        self._leave_outlook()
         self.submitter.write_messages()
         await self._clean_up()
+
+    def _files(self) -> int:
+        """Files that a look at heads and journals has to do with."""
+        live = sum(r.state in (*_LIVE, AllocationState.ENDED) for r in self.store.allocations.values())
+        return live + sum(not j.closed for j in self.store.journals.values())
 
     def make_plan(self) -> None:
         """Work out what to do, and enter it."""
@@ -74,15 +120,35 @@ class Control:
                 self.statuses,
                 site=self._site,
                 now=now,
+                staged=self.steps.staged,
+                windows=self._windows.known,
                 submit_not_before=self.submitter.not_before,
                 draining=self.draining,
             )
         )
+        self._outlook.note(self.plan, now)
         if self.plan.actions:
             with self.store.transaction():
                 self.steps.act(self.plan.actions, now)
             for action in self.plan.actions:
                 _log.debug("planned", action=action)
+
+    def _leave_outlook(self) -> None:
+        """Leave for `status` and `explain` what only this process knows."""
+        if self._outlook.due:
+            self._outlook.write(
+                Outlook(
+                    written=time.time(),
+                    windows=self._windows.known,
+                    windows_unknown=self._windows.unknown,
+                    submit_not_before=self.submitter.not_before,
+                    refusal=self.submitter.refusal,
+                    draining=self.draining,
+                    staged=self.steps.staged,
+                    staging=self._staging,
+                    given_back=self._outlook.given_back,
+                )
+            )
 
     @property
     def idle(self) -> bool:
@@ -114,9 +180,32 @@ class Control:
             with self.store.transaction():
                 self.steps.gone(record.allocation_id)
             _log.info("allocation-gone", allocation=record.allocation_id)
-        elif state is JobState.RUNNING and record.started is None:
+        elif state is JobState.RUNNING:
+            self._ran.add(record.allocation_id)
+            if record.started is None:
+                with self.store.transaction():
+                    self.steps.started(record.allocation_id, time.time())
+        elif record.state is AllocationState.RUNNING and self._has_run(record.allocation_id):
+            self._forget_run(record.allocation_id)
             with self.store.transaction():
-                self.steps.started(record.allocation_id, time.time())
+                self.steps.requeued(record.allocation_id)
+            _log.info("allocation-queued-again", allocation=record.allocation_id)
+
+    def _has_run(self, allocation_id: str) -> bool:
+        """Whether an allocation that queues ran before. The batch system's word may be older than that of a head which
+        has just begun; so what only the head has said must have been silent for a while."""
+        return allocation_id in self._ran or self._silent(allocation_id)
+
+    def _silent(self, allocation_id: str) -> bool:
+        status = self.statuses.get(allocation_id)
+        return status is not None and time.time() - status.written > STATUS_STALE_S
+
+    def _forget_run(self, allocation_id: str) -> None:
+        """The run of an allocation is over: what its head has said is not said of the next."""
+        self._ran.discard(allocation_id)
+        self.statuses.pop(allocation_id, None)
+        for key in [key for key in self._over if key[0] == allocation_id]:
+            del self._over[key]
 
     async def _watch_unnamed(self, record: AllocationRecord) -> None:
         """An allocation that was found by its status only: look for its name, or for its end."""
@@ -125,11 +214,10 @@ class Control:
         with contextlib.suppress(SchedulerFailed, TimeoutError):
             found = await in_thread(self._scheduler.find, record.allocation_id, folder.path)
             status = self.statuses.get(record.allocation_id)
-            silent = status is not None and time.time() - status.written > STATUS_STALE_S
             if found is not None:
                 with self.store.transaction():
                     self.steps.submitted(record.allocation_id, found)
-            elif status is not None and (status.state == "ended" or silent):
+            elif status is not None and (status.state == "ended" or self._silent(record.allocation_id)):
                 self._note_state(record, JobState.GONE)
 
     async def _cancel_overdue(self) -> None:
@@ -166,48 +254,54 @@ class Control:
         ids += [r.allocation_id for r in self.store.allocations.values() if r.state is AllocationState.ENDED]
         if not ids:
             return
+        known = set(self._reader.troubles)
         new = await asyncio.to_thread(self._reader.read, ids)
+        for allocation_id in self._reader.troubles.keys() - known:
+            _log.error("status-not-understood", error=self._reader.troubles[allocation_id])
         if not new:
             return
         with self.store.transaction():
             for status in new:
-                self.statuses[status.allocation_id] = status
                 record = self.store.allocations[status.allocation_id]
-                if record.state is AllocationState.QUEUED or record.started is None:
-                    self.steps.started(status.allocation_id, time.time())
-                self.steps.heard(status)
+                if not record.hears(status):
+                    continue
+                if status.life > record.life:
+                    self._forget_run(status.allocation_id)
+                self.statuses[status.allocation_id] = status
+                self.steps.heard(status, time.time())
 
-    def _packs_over(self) -> set[tuple[str, str]]:
-        """Packs that have ended: their allocation has, or its head says so; twice, where events depend on it."""
-        over: set[tuple[str, str]] = set()
+    def _parts_over(self) -> set[PartKey]:
+        """Tasks that packs are done with: the allocation or the pack has ended, or its head says so; twice, where
+        events depend on it."""
+        over: set[PartKey] = set()
         for record in self.store.allocations.values():
             status = self.statuses.get(record.allocation_id)
             for pack in record.packs:
-                key = (record.allocation_id, pack.pack_id)
-                if pack.settled:
-                    continue
-                if record.state is AllocationState.ENDED:
-                    over.add(key)
-                elif status is not None and pack_over(pack, status):
-                    first = self._over.setdefault(key, status.written)
-                    if first < status.written or not self._holds_events(record, pack):
+                for part in pack.open_parts:
+                    key = (record.allocation_id, pack.pack_id, part.task_id)
+                    if record.state is AllocationState.ENDED:
                         over.add(key)
-                else:
-                    self._over.pop(key, None)
+                    elif status is not None and (pack_over(pack, status) or part_over(pack, part, status)):
+                        first = self._over.setdefault(key, status.written)
+                        if first < status.written or not self._holds_events(record, pack, part):
+                            over.add(key)
+                    else:
+                        self._over.pop(key, None)
         return over
 
-    def _holds_events(self, record: AllocationRecord, pack: PackRecord) -> bool:
+    def _holds_events(self, record: AllocationRecord, pack: PackRecord, part: PartRecord) -> bool:
         holder = record.holder(pack.pack_id)
-        return any(v.outstanding(holder) for v in accounts.leases_of(self.store, pack.task_id))
+        return any(v.outstanding(holder) for v in accounts.leases_of(self.store, part.task_id))
 
-    async def _collect(self, over: set[tuple[str, str]]) -> None:
-        """Read what journals newly say, enter it, and settle the packs that have ended."""
+    async def _collect(self, over: set[PartKey]) -> None:
+        """Read what journals newly say, enter it, and settle what is over."""
         wanted = [
-            self._journals_of(record, pack, over)
+            self._journals_of(record, pack, part, over)
             for record in self.store.allocations.values()
             if record.state in (*_LIVE, AllocationState.ENDED)
             for pack in record.packs
-            if pack.kind == "events" and not pack.settled
+            if pack.kind != "merge"
+            for part in pack.open_parts
         ]
         found = Collected()
         if wanted:
@@ -215,16 +309,33 @@ class Control:
         for error in found.errors:
             _log.warning("journal-trouble", error=error)
         ended = await self._with_timelines()
-        if not found.journals and not found.broken and not over and not ended:
+        ended_packs = self._packs_ended(over - found.troubled)
+        if not (found.journals or found.broken or over or ended or ended_packs):
             return
         with self.store.transaction():
             self._enter(found)
-            for allocation_id, pack_id in sorted(over - found.troubled):
-                self._settle(allocation_id, pack_id)
+            for key in sorted(over - found.troubled):
+                self._settle(key)
+            for allocation_id, pack_id in ended_packs:
+                self.steps.pack_ended(allocation_id, pack_id)
             for allocation_id in ended:
                 if all(p.settled for p in self.store.allocations[allocation_id].packs):
                     _log.info("allocation-closed", allocation=allocation_id)
                     self.steps.close(allocation_id)
+
+    def _packs_ended(self, settling: set[PartKey]) -> list[tuple[str, str]]:
+        """Packs that have ended, of which every part is settled now."""
+        return [
+            (record.allocation_id, pack.pack_id)
+            for record in self.store.allocations.values()
+            for pack in record.packs
+            if not pack.settled
+            and all((record.allocation_id, pack.pack_id, p.task_id) in settling for p in pack.open_parts)
+            and (
+                record.state is AllocationState.ENDED
+                or pack_over(pack, self.statuses.get(record.allocation_id))
+            )
+        ]
 
     async def _with_timelines(self) -> set[str]:
         """Allocations that have ended; what their cores did is written down before journals can go."""
@@ -240,33 +351,66 @@ class Control:
         for read in found.journals:
             name = read.name
             holder = f"{name.allocation_id}-{name.pack_id}"
-            record = self.store.journals.get(read.record.name, read.record)
+            record = self.store.journals.get(read.record.key, read.record)
             if accepted := accounts.accept(self.store, record, holder, read.part):
-                self.steps.accepted(name.allocation_id, name.pack_id, accepted)
+                self.steps.accepted(name.allocation_id, name.pack_id, record.task_id, accepted)
         for record in found.broken:
-            latest = self.store.journals.get(record.name, record)
+            latest = self.store.journals.get(record.key, record)
             self.store.journals.put(replace(latest, closed=True))
 
-    def _settle(self, allocation_id: str, pack_id: str) -> None:
+    def _settle(self, key: PartKey) -> None:
+        allocation_id, pack_id, task_id = key
         status = self.statuses.get(allocation_id)
         said = pack_status(status, pack_id)
         late = status is not None and said is None
-        released = self.steps.settle(allocation_id, pack_id, said, time.time(), late=late)
-        self._over.pop((allocation_id, pack_id), None)
+        released = self.steps.settle(allocation_id, pack_id, task_id, said, time.time(), late=late)
+        self._over.pop(key, None)
         error = said.error if said is not None else None
-        _log.info("pack-ended", allocation=allocation_id, pack=pack_id, released=released, error=error)
+        _log.info(
+            "work-ended", allocation=allocation_id, pack=pack_id, task=task_id, released=released, error=error
+        )
 
     def _journals_of(
-        self, record: AllocationRecord, pack: PackRecord, over: set[tuple[str, str]]
+        self, record: AllocationRecord, pack: PackRecord, part: PartRecord, over: set[PartKey]
     ) -> PackJournals:
         said = pack_status(self.statuses.get(record.allocation_id), pack.pack_id)
         return PackJournals(
-            task_id=pack.task_id,
+            task_id=part.task_id,
             allocation_id=record.allocation_id,
             pack_id=pack.pack_id,
             incarnation=said.incarnation if said is not None else 0,
-            over=(record.allocation_id, pack.pack_id) in over,
+            over=(record.allocation_id, pack.pack_id, part.task_id) in over,
         )
+
+    # ---- staging ----
+
+    def _stage(self) -> None:
+        """Have inputs and outputs copied that are to be, and enter how far they are."""
+        self._staging = {}
+        for task in list(self.store.tasks.values()):
+            if task.state.final or task.fault is not None or task.spec.staging == Staging():
+                self.steps.staged.pop(task.task_id, None)
+            else:
+                needed = accounts.unfinished_events(self.store, task.task_id)
+                incoming = self._stager.want(task.task_id, task.spec, needed)
+                self.steps.staged[task.task_id] = incoming.ready
+                if incoming.waiting is not None:
+                    self._staging[task.task_id] = incoming.waiting
+                if incoming.fault is not None:
+                    self._put_task(replace(task, error=incoming.fault, fault=incoming.fault))
+                    continue
+            if task.output is not None and task.output_state is OutputState.MADE:
+                moved = self._stager.want_out(task.task_id, task.spec, task.output)
+                if moved.output is not None:
+                    self._put_task(replace(task, output=moved.output, output_state=OutputState.MOVED))
+                elif moved.waiting is not None:
+                    self._staging[task.task_id] = moved.waiting
+                elif moved.fault is not None:
+                    self._put_task(replace(task, error=moved.fault, fault=moved.fault))
+
+    def _put_task(self, task: TaskRecord) -> None:
+        with self.store.transaction():
+            self.store.tasks.put(task)
 
     # ---- cleaning up ----
 
@@ -278,7 +422,7 @@ class Control:
         closed = [r for r in self.store.allocations.values() if r.state is AllocationState.CLOSED]
         for record in closed:
             self.statuses.pop(record.allocation_id, None)
-        needed = {p.allocation_id for name in self.store.journals if (p := JournalName.parse(name))}
+        needed = {p.allocation_id for _, name in self.store.journals if (p := JournalName.parse(name))}
         old = [r for r in sorted(closed, key=lambda r: r.created) if r.allocation_id not in needed]
         for record in old[: max(0, len(closed) - KEPT_ALLOCATIONS)]:
             await asyncio.to_thread(files.remove_allocation, self._spool, record.allocation_id)
@@ -288,22 +432,29 @@ class Control:
     def _in_use(self, task_id: int) -> bool:
         """Whether something of a final task may still be written, or has to be said."""
         task = self.store.tasks[task_id]
-        unread = task.state in (TaskState.DONE, TaskState.FINISHED) and task.output_state is OutputState.MADE
+        unread = task.state in (TaskState.DONE, TaskState.FINISHED) and task.output_state in (
+            OutputState.MADE,
+            OutputState.MOVED,
+        )
         packs = any(
-            p.task_id == task_id and not p.settled for r in self.store.allocations.values() for p in r.packs
+            p.task_id == task_id
+            for r in self.store.allocations.values()
+            for k in r.packs
+            for p in k.open_parts
         )
         said = any(c.commit.task_id == task_id for c in self.store.commits.values())
         return unread or packs or said
 
     async def _forget_task(self, task_id: int) -> None:
         try:
+            await self._stager.forget(task_id)
             await asyncio.to_thread(files.remove_task, self._spool, task_id)
         except OSError as problem:
             _log.warning("clean-up-failed", task=task_id, error=str(problem))
             return
         with self.store.transaction():
-            for name in [j.name for j in self.store.journals.values() if j.task_id == task_id]:
-                self.store.journals.drop(name)
+            for key in [key for key in self.store.journals if key[0] == task_id]:
+                self.store.journals.drop(key)
             for lease in accounts.leases_of(self.store, task_id):
                 self.store.leases.drop(lease.key)
             self.store.tasks.drop(task_id)

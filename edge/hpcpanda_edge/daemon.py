@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import structlog
 
@@ -20,12 +20,15 @@ from hpcpanda.domain.errors import EdgeNameTaken, HpcPandaError, NotFound, Unava
 from hpcpanda.domain.exchange import MAX_UPDATES, Capacity, EdgeInfo, EdgeRegistration, Grants
 from hpcpanda.domain.site import Site
 from hpcpanda_edge import accounts
+from hpcpanda_edge.actions import GiveBack, Want
 from hpcpanda_edge.control import Control
-from hpcpanda_edge.planner import GiveBack, Want
 from hpcpanda_edge.ports import DispatcherPort, SchedulerPort
 from hpcpanda_edge.reporting import apply_reply, make_report
+from hpcpanda_edge.staging import Stager
 from hpcpanda_edge.state_folder import StateFolder
 from hpcpanda_edge.store import Store
+from hpcpanda_edge.windows.choose import make_window_probe
+from hpcpanda_edge.windows.watch import WindowWatch
 
 ROUND_S: Final = 0.5
 """Time between two rounds when nothing wakes the edge."""
@@ -34,10 +37,19 @@ LONG_POLL_S: Final = 20.0
 LONGEST_HEARTBEAT_S: Final = 30.0
 WATCHFUL_HEARTBEAT_S: Final = 2.0
 """Time between two messages while work goes on, or while the state of a task is about to change elsewhere."""
+FIRST_LOOK_S: Final = 10.0
+"""Longest wait for the first look at the backfill windows."""
 NAME_PATIENCE_S: Final = 150.0
 """How long an edge waits for its name to become free."""
 _LONGEST_PAUSE_S: Final = 30.0
 _EMPTY_PAUSE_S: Final = 1.0
+
+_LONGER_S: Final = 10.0
+"""Room for jobs that may last so much longer is worth a question of its own."""
+
+_Lane = Literal["events", "jobs"] | None
+_LANES: Final[tuple[_Lane, ...]] = (None, "events", "jobs")
+"""Asks of each kind wait at the dispatcher beside those of the others."""
 
 T = TypeVar("T")
 
@@ -71,7 +83,10 @@ class Edge:
         self._folder = StateFolder.of(site.spool)
         self._instance = self._folder.instance()
         self._store = Store(self._folder.database)
-        self.control = Control(self._store, Spool(Path(site.spool)), site, scheduler)
+        spool = Spool(Path(site.spool))
+        self._windows = WindowWatch(make_window_probe(site), every_s=site.scheduler.poll_seconds)
+        self._stager = Stager(spool, site)
+        self.control = Control(self._store, spool, site, scheduler, self._windows, self._stager)
         self._drain_on_stop = drain_on_stop
         self._round_s = round_s
         self._name_patience_s = name_patience_s
@@ -82,6 +97,7 @@ class Edge:
         self._say = asyncio.Event()
         self._away_since: float | None = None
         self._trouble: str | None = None
+        self._asked: dict[_Lane, Want] = {}
 
     def stop(self) -> None:
         """End in order; returns at once."""
@@ -107,7 +123,9 @@ class Edge:
         stopped = asyncio.create_task(self._stop.wait(), name="edge-stop")
         rounds = asyncio.create_task(self._rounds(), name="edge-rounds")
         talk = asyncio.create_task(self._talk(), name="edge-talk")
-        tasks = {stopped, rounds, talk}
+        windows = asyncio.create_task(self._windows.run(), name="edge-windows")
+        staging = asyncio.create_task(self._stager.run(), name="edge-staging")
+        tasks = {stopped, rounds, talk, windows, staging}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if self._drain_on_stop and stopped.done() and not rounds.done():
@@ -131,6 +149,9 @@ class Edge:
     async def _rounds(self) -> None:
         """Round after round, until a drain is complete."""
         submitting: asyncio.Task[None] | None = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):  # without it the first plan would not know of windows
+                await self._windows.looked.wait()
         try:
             while not (self.control.draining and self._all_said()):
                 self._wake.clear()
@@ -183,7 +204,9 @@ class Edge:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._reports(), name="edge-report")
-                group.create_task(self._pull(), name="edge-pull")
+                for only in _LANES:
+                    group.create_task(self._pull(only, beside=False), name=f"edge-pull-{only}")
+                    group.create_task(self._pull(only, beside=True), name=f"edge-pull-{only}-beside")
                 group.create_task(self._top_up(), name="edge-top-up")
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
@@ -272,19 +295,37 @@ class Edge:
 
     def _busy(self, task_id: int) -> bool:
         return any(
-            p.task_id == task_id and not p.settled for r in self._store.allocations.values() for p in r.packs
+            p.task_id == task_id
+            for r in self._store.allocations.values()
+            for k in r.packs
+            for p in k.open_parts
         )
 
-    async def _pull(self) -> None:
-        """Ask for work whenever there is room for it; the dispatcher holds the answer back until there is some."""
+    async def _pull(self, only: _Lane, *, beside: bool) -> None:
+        """Ask for events, or for jobs, whenever there is room for them; the dispatcher holds the answer back until
+        there are some.
+
+        ``beside``: ask only while a question is open that was asked when there was less room. That one cannot be taken
+        back, for its answer may be on the way; but a job that fits only now must not wait for it.
+        """
         useless = 0
         while True:
             self._planned.clear()
             await self._planned.wait()
-            want = next((w for w in self.control.plan.wants if w.task_id is None), None)
+            want = next((w for w in self.control.plan.wants if w.task_id is None and w.only == only), None)
             if want is None or self.control.draining or self.control.submitter.troubled:
                 continue
-            if not await self._fetch(want, wait_s=LONG_POLL_S):
+            asked = self._asked.get(only)
+            if beside and (asked is None or not outgrown(asked, want)):
+                continue
+            if not beside:
+                self._asked[only] = want
+            try:
+                got = await self._fetch(want, wait_s=LONG_POLL_S)
+            finally:
+                if not beside:
+                    del self._asked[only]
+            if not got:
                 continue
             returned = any(isinstance(action, GiveBack) for action in self.control.plan.actions)
             useless = useless + 1 if returned else 0
@@ -311,6 +352,9 @@ class Edge:
             cores=want.cores,
             seconds=want.seconds,
             task_id=want.task_id,
+            only=want.only,
+            room=want.room,
+            without=want.without,
             wait_s=wait_s,
         )
         grants: Grants = await self._registered(lambda: self._dispatcher.acquire(self._site.name, capacity))
@@ -342,6 +386,14 @@ class Edge:
                 reply = await self._dispatcher.sync(self._site.name, request)
                 with self._store.transaction():
                     apply_reply(self._store, self.control.steps, report, reply)
+
+
+def outgrown(asked: Want, want: Want) -> bool:
+    """Whether jobs fit now that did not when the first was asked: on more nodes, or for clearly longer."""
+    if want.room is None:
+        return False
+    room = asked.room
+    return room is None or want.room.nodes > room.nodes or want.room.seconds > room.seconds + _LONGER_S
 
 
 async def run_until_signalled(edge: Edge) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcpanda.allocation.plan import AllocationStatus, Pack, StartPack
+from hpcpanda.allocation.plan import AddWork, AllocationStatus, MergePack, Pack, StartPack
 from hpcpanda.allocation.spool import MESSAGE, PLAN, STATUS, Spool, read_message, write_message
 from hpcpanda.allocation.timeline import collect as collect_timeline
 from hpcpanda.allocation.timeline import write_trace
@@ -26,6 +26,8 @@ class StatusReader:
     """Reads status files that have changed since the last look."""
 
     spool: Spool
+    troubles: dict[str, str] = field(default_factory=dict)
+    """Allocations whose status is there and cannot be understood, and why."""
     _seen: dict[str, int] = field(default_factory=dict)
 
     def read(self, allocation_ids: Iterable[str]) -> list[AllocationStatus]:
@@ -37,16 +39,19 @@ class StatusReader:
                 changed = path.stat().st_mtime_ns
                 if self._seen.get(allocation_id) == changed:
                     continue
-                new.append(read_message(path, STATUS))
                 self._seen[allocation_id] = changed
-            except (OSError, CorruptData):
-                continue
+                new.append(read_message(path, STATUS))
+                self.troubles.pop(allocation_id, None)
+            except OSError:
+                self._seen.pop(allocation_id, None)
+            except CorruptData as problem:
+                self.troubles[allocation_id] = str(problem)
         return new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackJournals:
-    """Which journals of a pack to read, and how."""
+    """Which journals of a task in a pack to read, and how."""
 
     task_id: int
     allocation_id: str
@@ -54,7 +59,7 @@ class PackJournals:
     incarnation: int
     """The one that runs; journals of earlier ones are read to their end."""
     over: bool
-    """The pack has ended: all its journals are read to their end."""
+    """The pack is done with the task: all its journals are read to their end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +76,16 @@ class Collected:
     """What one look at the journals has found."""
 
     journals: list[ReadJournal] = field(default_factory=list)
-    troubled: set[tuple[str, str]] = field(default_factory=set)
-    """Allocation and pack of journals that could not be read to their end now."""
+    troubled: set[tuple[str, str, int]] = field(default_factory=set)
+    """Allocation, pack and task of journals that could not be read to their end now."""
     broken: list[JournalRecord] = field(default_factory=list)
     """Journals of which nothing further can be understood."""
     errors: list[str] = field(default_factory=list)
 
 
-def collect(spool: Spool, packs: Iterable[PackJournals], known: dict[str, JournalRecord]) -> Collected:
+def collect(
+    spool: Spool, packs: Iterable[PackJournals], known: dict[tuple[int, str], JournalRecord]
+) -> Collected:
     """Read what is new in the journals of these packs."""
     found = Collected()
     budget = MAX_READ
@@ -93,14 +100,14 @@ def collect(spool: Spool, packs: Iterable[PackJournals], known: dict[str, Journa
             continue
         except OSError as problem:
             found.errors.append(f"{folder}: {problem.strerror}")
-            found.troubled |= wanted.keys()
+            found.troubled |= {(*key, task_id) for key in wanted}
             continue
         for file in names:
             name = JournalName.parse(file)
             looked = wanted.get((name.allocation_id, name.pack_id)) if name is not None else None
             if name is None or looked is None:
                 continue
-            record = known.get(file) or JournalRecord(name=file, task_id=task_id)
+            record = known.get((task_id, file)) or JournalRecord(name=file, task_id=task_id)
             budget -= _look(found, folder / file, name, record, looked, budget)
     return found
 
@@ -117,14 +124,14 @@ def _look(
         if size <= record.offset:
             return 0
         if budget <= 0:
-            found.troubled.add((name.allocation_id, name.pack_id))
+            found.troubled.add((name.allocation_id, name.pack_id, pack.task_id))
             return 0
         if to_end:
             _make_durable(path)
         part = read_journal(path, start=record.offset, durable_only=not to_end)
     except OSError as problem:
         found.errors.append(f"{path}: {problem.strerror}")
-        found.troubled.add((name.allocation_id, name.pack_id))
+        found.troubled.add((name.allocation_id, name.pack_id, pack.task_id))
         return 0
     except CorruptData as problem:
         found.errors.append(f"{path}: {problem}; what follows in it is not used")
@@ -158,6 +165,8 @@ def write_inbox(spool: Spool, message: MessageRecord) -> None:
     folder = spool.allocation(message.allocation_id)
     if isinstance(message.message, StartPack):
         _make_output_folder(spool, message.message.pack)
+    elif isinstance(message.message, AddWork):
+        spool.events(message.message.work.task_id).mkdir(parents=True, exist_ok=True)
     write_message(folder.message(message.number), MESSAGE, message.message)
 
 
@@ -205,7 +214,8 @@ def remove_allocation(spool: Spool, allocation_id: str) -> None:
 
 
 def _make_output_folder(spool: Spool, pack: Pack) -> None:
-    if pack.kind == "merge":
+    if isinstance(pack, MergePack):
         spool.output(pack.task_id).mkdir(parents=True, exist_ok=True)
-    else:
-        spool.events(pack.task_id).mkdir(parents=True, exist_ok=True)
+        return
+    for work in pack.work:
+        spool.events(work.task_id).mkdir(parents=True, exist_ok=True)

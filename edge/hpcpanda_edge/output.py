@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +10,11 @@ from typing import Any
 from pydantic import TypeAdapter
 from rich.table import Table
 
-from hpcpanda.allocation.spool import Spool
 from hpcpanda.client.output import plain_console
 from hpcpanda.domain.intervals import EMPTY
-from hpcpanda.domain.site import Site
-from hpcpanda.domain.states import AllocationState
 from hpcpanda_edge import accounts
-from hpcpanda_edge.files import StatusReader
-from hpcpanda_edge.planner import make_plan
+from hpcpanda_edge.looking import Look
 from hpcpanda_edge.reporting import activity
-from hpcpanda_edge.store import Store
-from hpcpanda_edge.view import situation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +23,21 @@ class TaskLine:
 
     task_id: int
     name: str
+    unit: str
+    """What is counted: ``event`` or ``job``."""
     state: str
+    staging: int
+    """Those here whose inputs are not in place."""
     waiting: int
-    """Events leased that no pack works on."""
+    """Those here that no pack has, the former included."""
     in_work: int
+    """Those that packs have."""
+    running: int
+    """Those of them that have begun, as far as the heads have said."""
     done: int
     failed: int
     unacknowledged: int
-    """Finished events that the dispatcher has not answered for yet."""
+    """Finished ones that the dispatcher has not answered for yet."""
     reason: str
     error: str | None = None
 
@@ -53,6 +53,8 @@ class AllocationLine:
     packs: str
     cores: int
     cores_busy: float
+    complaints: str
+    """Nodes that get no jobs, and why."""
     status_age_s: float | None
 
 
@@ -72,57 +74,65 @@ class EdgeStatus:
 STATUS: TypeAdapter[EdgeStatus] = TypeAdapter(EdgeStatus)
 
 
-def edge_status(site: Site, spool: Spool, store: Store, *, running: bool) -> EdgeStatus:
+def edge_status(look: Look) -> EdgeStatus:
     """Where things are at an edge."""
-    now = time.time()
-    open_ = [a for a in store.allocations.values() if a.state is not AllocationState.CLOSED]
-    statuses = {s.allocation_id: s for s in StatusReader(spool).read(a.allocation_id for a in open_)}
-    reasons = make_plan(situation(store, statuses, site=site, now=now)).reasons
     allocations: list[AllocationLine] = []
-    for record in open_:
-        status = statuses.get(record.allocation_id)
-        packs = status.packs if status is not None else ()
+    for record in look.open_allocations:
+        status = look.statuses.get(record.allocation_id)
+        packs = [p for p in status.packs if p.state != "ended"] if status is not None else []
         allocations.append(
             AllocationLine(
                 allocation_id=record.allocation_id,
                 native_id=record.native_id,
                 state="draining" if record.draining else record.state.value,
                 nodes=record.nodes,
-                packs=" ".join(f"{p.pack_id}:{p.kind}:{p.task_id}" for p in record.packs if not p.settled),
+                packs=" ".join(
+                    f"{p.pack_id}:{p.kind}:{'+'.join(str(t.task_id) for t in p.open_parts)}"
+                    for p in record.packs
+                    if not p.settled
+                ),
                 cores=sum(p.cores for p in packs),
                 cores_busy=sum(p.cores_busy for p in packs),
-                status_age_s=round(now - status.written, 1) if status is not None else None,
+                complaints="; ".join(c for p in packs for c in p.complaints),
+                status_age_s=round(look.now - status.written, 1) if status is not None else None,
             )
         )
-    used = activity(store, statuses)
+    used = activity(look.store, look.statuses)
     return EdgeStatus(
-        site=site.name,
-        spool=str(spool.path),
-        running=running,
+        site=look.site.name,
+        spool=str(look.spool.path),
+        running=look.running,
         cores=sum(a.cores for a in used),
         cores_busy=round(sum(a.cores_busy for a in used), 1),
-        tasks=tuple(_task_line(store, t, reasons[t].value) for t in sorted(store.tasks)),
+        tasks=tuple(_task_line(look, t) for t in sorted(look.store.tasks)),
         allocations=tuple(allocations),
     )
 
 
-def _task_line(store: Store, task_id: int, reason: str) -> TaskLine:
+def _task_line(look: Look, task_id: int) -> TaskLine:
+    store = look.store
     task = store.tasks[task_id]
     leases = accounts.leases_of(store, task_id)
     finished = sum(len(v.ledger.done) + len(v.ledger.failed) for v in leases)
     acknowledged = sum(len(v.acknowledged) for v in leases)
+    waiting = len(accounts.ready_events(store, task_id))
+    view = next(t for t in look.situation.tasks if t.task_id == task_id)
+    parts = [p for a in look.situation.allocations for k in a.packs if (p := k.part(task_id)) is not None]
     return TaskLine(
         task_id=task_id,
         name=task.spec.name,
+        unit=task.spec.unit,
         state=task.state.value,
-        waiting=accounts.ready_events(store, task_id),
+        staging=waiting - view.ready,
+        waiting=waiting,
         in_work=sum(len(v.ledger.leased) for v in leases),
+        running=sum(max(0, p.held - p.waiting) for p in parts if p.backlog_s is not None),
         done=sum(len(v.ledger.done) for v in leases),
         failed=sum(len(v.ledger.failed) for v in leases),
         unacknowledged=max(0, finished - acknowledged)
         if any(v.acknowledged != EMPTY for v in leases)
         else finished,
-        reason=reason,
+        reason=look.plan.reasons[task_id].value,
         error=task.fault or task.error,
     )
 

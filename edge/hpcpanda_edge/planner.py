@@ -1,326 +1,282 @@
 """What to do next, from where things are: a pure function, the same for the running edge, `status` and tests.
 
 Each round looks at all tasks and allocations anew. Work goes first to packs that run, then to free nodes of running
-allocations, then into new allocations, always inside the site's limits. What cannot be placed is given back.
+allocations, then into new allocations, always inside the site's limits. Jobs come before events, which take the cores
+that jobs leave. What cannot be placed is given back.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final, Literal
+from math import inf
+from typing import Final
 
-from hpcpanda.domain.site import Site
-from hpcpanda.domain.states import TaskState
+from hpcpanda.packing.requests import LooseWork, WorkAtHand
+from hpcpanda.packing.rigid import RigidJob
+from hpcpanda_edge import planning_mpi
+from hpcpanda_edge.actions import (
+    Action,
+    AddPack,
+    EndPart,
+    FeedPack,
+    FreeNodes,
+    GiveBack,
+    NewAllocation,
+    PackPlan,
+    Plan,
+    Reason,
+    Share,
+)
+from hpcpanda_edge.planning_packs import Ground, Pool, Target
+from hpcpanda_edge.planning_requests import shapes
+from hpcpanda_edge.planning_sharing import UNKNOWN_EVENT_SECONDS, Sharing, event_nodes, whole
+from hpcpanda_edge.planning_tasks import Tasks, largest_job
+from hpcpanda_edge.planning_wants import REFILL_BELOW, wants
+from hpcpanda_edge.situation import Situation
 
-UNKNOWN_EVENT_SECONDS: Final = 1.0
-"""Taken for the cost of an event of which nothing is known."""
-REFILL_BELOW: Final = 0.8
-"""More work is fetched for a pack whose backlog is below this share of the look-ahead."""
 SHORTEST_USE_S: Final = 3.0
 """An allocation with less time than this left is given nothing more."""
 
 
-class Reason(StrEnum):
-    """Why a task is where it is, at this edge."""
-
-    RUNNING = "running"
-    STARTING = "starting"
-    """An allocation with a pack of it is planned, queued or starting."""
-    NO_WORK = "no-work"
-    """Everything leased of it is finished; more is asked for as capacity allows."""
-    BACKING_OFF = "backing-off"
-    """Its packs ended without a finished event; the next try is put off."""
-    ALLOCATION_LIMIT = "allocation-limit"
-    NODE_LIMIT = "node-limit"
-    SUBMISSION_FAILING = "submission-failing"
-    DRAINING = "draining"
-    WAITING_FOR_COMMITS = "waiting-for-commits"
-    """Its merge waits until the dispatcher has answered all commits."""
-    MERGING = "merging"
-    MERGED = "merged"
-    FAULT = "fault"
-    """It cannot run here; the dispatcher has been told, or will be."""
-    FINAL = "final"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskView:
-    """A task as the planner sees it."""
-
-    task_id: int
-    state: TaskState = TaskState.RUNNING
-    ready: int = 0
-    """Events here that no pack works on."""
-    event_seconds: float | None = None
-    not_before: float = 0.0
-    priority: int = 0
-    mergeable: bool = False
-    """There is something to merge and every commit is answered."""
-    merged: bool = False
-    fault: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackView:
-    """A pack that has not ended."""
-
-    pack_id: str
-    task_id: int
-    kind: Literal["events", "merge"]
-    nodes: int
-    cores: int = 0
-    """As reported; 0 while it starts."""
-    backlog_s: float | None = None
-    """As reported; None while unknown, or while there are unread messages."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AllocationView:
-    """An allocation that has not ended."""
-
-    allocation_id: str
-    nodes: int
-    packs: tuple[PackView, ...]
-    accepts: bool
-    """It can be given more: it is not draining and not ending."""
-    running: bool = False
-    seconds_left: float
-    """Until it stops working; the whole of it while it is queued."""
-
-    @property
-    def free_nodes(self) -> int:
-        """Nodes without a pack."""
-        return max(0, self.nodes - sum(p.nodes for p in self.packs))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """Everything a plan depends on."""
-
-    site: Site
-    now: float
-    tasks: tuple[TaskView, ...] = ()
-    allocations: tuple[AllocationView, ...] = ()
-    submit_not_before: float = 0.0
-    """Nothing is submitted before: the batch system refused lately."""
-    draining: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeedPack:
-    """Hand all ready events of a task to a pack that runs."""
-
-    task_id: int
-    allocation_id: str
-    pack_id: str
-    events: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddPack:
-    """Start a pack on free nodes of an allocation."""
-
-    task_id: int
-    kind: Literal["events", "merge"]
-    allocation_id: str
-    nodes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewAllocation:
-    """Start an allocation with one pack."""
-
-    task_id: int
-    kind: Literal["events", "merge"]
-    nodes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GiveBack:
-    """Return the ready events of a task to the dispatcher."""
-
-    task_id: int
-
-
-Action = FeedPack | AddPack | NewAllocation | GiveBack
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Want:
-    """Work to ask the dispatcher for."""
-
-    cores: int
-    seconds: float
-    task_id: int | None = None
-    """Of this task only, for a pack that runs it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What to do now, what to ask for, and why each task is where it is."""
-
-    actions: tuple[Action, ...]
-    wants: tuple[Want, ...]
-    reasons: dict[int, Reason] = field(default_factory=dict)
-
-
 def make_plan(situation: Situation) -> Plan:
     """Work out what to do next."""
-    round_ = _Round(situation)
-    actions = tuple(round_.actions())
-    return Plan(actions=actions, wants=tuple(round_.wants()), reasons=round_.reasons)
+    return _Round(situation).plan()
 
 
 class _Round:
-    """One planning round: what is left of nodes and slots while actions are chosen."""
+    """One planning round: what is left of work, nodes and slots while actions are chosen."""
 
     def __init__(self, situation: Situation) -> None:
         self._s = situation
         self._site = situation.site
-        self._free = {a.allocation_id: a.free_nodes for a in situation.allocations if a.accepts}
-        self._slots = max(0, self._site.limits.allocations - len(situation.allocations))
-        self._nodes = max(0, self._site.node_limit - sum(a.nodes for a in situation.allocations))
-        self.reasons: dict[int, Reason] = {}
+        self._tasks = {t.task_id: t for t in situation.tasks}
+        self._sharing = Sharing(self._site, self._tasks)
+        usable = [a for a in situation.allocations if a.accepts and a.seconds_left > SHORTEST_USE_S]
+        self._targets = [
+            self._sharing.target(a, p) for a in usable for p in a.packs if p.kind == "work" and not p.draining
+        ]
+        self._todo = Tasks(situation, self._targets)
+        self._grounds = [
+            Ground(free=a.free_nodes, seconds=a.seconds_left, allocation_id=a.allocation_id)
+            for a in usable
+            if a.running and a.free_nodes
+        ]
+        self._freed: tuple[FreeNodes, ...] = ()
+        self._waits: set[int] = set()
 
-    def actions(self) -> Iterator[Action]:
-        """Choose actions, task by task."""
-        for task in sorted(self._s.tasks, key=lambda t: (-t.priority, t.task_id)):
-            yield from self._for_task(task)
+    def plan(self) -> Plan:
+        """Choose actions, then what to ask for."""
+        if not self._s.draining:
+            self._feed()
+            planning_mpi.place(self._todo.mpi, self._grounds)
+            running, new = self._grounds, self._new_grounds()
+            planning_mpi.place(self._todo.mpi, new)
+            waiting = planning_mpi.Waiting(self._s, self._tasks, running)
+            self._free(tuple(waiting.make_place(self._todo.mpi)))
+            self._waits = waiting.waits
+            self._grounds = [*running, *new]
+            self._fill()
+            self._feed_late()
+        actions = tuple(self._actions())
+        asked = tuple(wants(self._s, self._sharing, self._targets, self._grounds, actions, self._waits))
+        return Plan(actions=actions, wants=asked, reasons=self._todo.reasons)
 
-    def wants(self) -> Iterator[Want]:
-        """Choose what to ask for, once the actions are chosen."""
-        if self._s.draining:
-            return
-        lookahead = self._site.allocation.lookahead_s
-        free = 0
-        seconds = 0.0
-        for allocation in self._s.allocations:
-            if allocation.accepts and allocation.seconds_left > SHORTEST_USE_S:
-                horizon = min(lookahead, allocation.seconds_left)
-                yield from self._refills(allocation, horizon)
-                if allocation.running and self._free[allocation.allocation_id]:
-                    free += self._free[allocation.allocation_id]
-                    seconds = max(seconds, horizon)
-        if self._slots and self._nodes and self._s.now >= self._s.submit_not_before:
-            free += self._nodes
-            seconds = min(lookahead, self._useful_s)
-        if free:
-            yield Want(cores=free * self._site.nodes.cores, seconds=max(seconds, 0.001))
+    # ---- packs that there are ----
 
-    @property
-    def _useful_s(self) -> float:
-        return self._site.allocation.walltime_s - self._site.allocation.margin_s
+    def _feed(self) -> None:
+        """Give work to packs: jobs that can start within the look-ahead, events beside them.
 
-    def _refills(self, allocation: AllocationView, horizon: float) -> Iterator[Want]:
-        states = {t.task_id: t for t in self._s.tasks}
-        for pack in allocation.packs:
-            task = states.get(pack.task_id)
-            if pack.kind != "events" or pack.backlog_s is None or not pack.cores or task is None:
+        Packs that run come first; those that still queue get what is left, where there are no free nodes for it.
+        """
+        running = [t for t in self._targets if t.running]
+        queued = [t for t in self._targets if not t.running and not self._grounds]
+        for targets in (running, queued):
+            for pool in self._todo.jobs:
+                self._sharing.jobs(pool, self._for(pool, targets), self._site.allocation.lookahead_s)
+            for pool in self._todo.events:
+                self._sharing.events(pool, self._streams_for(pool, targets), ahead=True)
+
+    def _for(self, pool: Pool, targets: list[Target]) -> list[Target]:
+        return [t for t in targets if not self._todo.backs_off(pool) or t.has(pool.task.task_id)]
+
+    def _streams_for(self, pool: Pool, targets: list[Target]) -> list[Target]:
+        """Packs that stream the task, and as many without a stream as its events can use: what is at hand was asked for
+        these, unless those that stream it have run low."""
+        task_id = pool.task.task_id
+        open_ = [t for t in targets if self._sharing.stream_cores(t) >= 1]
+        chosen = [t for t in open_ if t.stream == task_id]
+        low = REFILL_BELOW * self._site.allocation.lookahead_s
+        hungry = [t for t in chosen if self._sharing.event_backlog(pool.task, t) < low]
+        wanted = whole(event_nodes(pool.task, pool.left, self._site)) - sum(t.nodes for t in hungry)
+        for target in open_:
+            if (
+                wanted > 0
+                and target.stream is None
+                and not target.had(task_id)
+                and not self._todo.backs_off(pool)
+            ):
+                chosen.append(target)
+                wanted -= target.nodes
+        return chosen
+
+    # ---- nodes without a pack ----
+
+    def _new_grounds(self) -> list[Ground]:
+        """New allocations that could be asked for, for what is left."""
+        work = WorkAtHand(loose=tuple(self._loose()), rigid=tuple(self._rigid()))
+        return [
+            Ground(free=shape.nodes, seconds=shape.useful_s(self._site), shape=shape)
+            for shape in shapes(self._s, work)
+        ]
+
+    def _loose(self) -> Iterator[LooseWork]:
+        for pool in self._todo.fresh(self._todo.jobs):
+            seconds = pool.job.walltime_s
+            nodes = self._sharing.job_nodes(pool, largest_job(self._site).seconds)
+            yield LooseWork(nodes=whole(nodes), seconds=seconds)
+        for pool in self._todo.fresh(self._todo.events):
+            seconds = min(pool.task.event_seconds or UNKNOWN_EVENT_SECONDS, largest_job(self._site).seconds)
+            yield LooseWork(nodes=whole(event_nodes(pool.task, pool.left, self._site)), seconds=seconds)
+        for _ in self._todo.merges:
+            yield LooseWork(nodes=1)
+
+    def _rigid(self) -> Iterator[RigidJob]:
+        for pool in self._todo.fresh(self._todo.mpi):
+            for _ in range(min(pool.left, self._site.node_limit // pool.job.nodes)):
+                yield RigidJob(nodes=pool.job.nodes, seconds=pool.job.walltime_s)
+
+    def _free(self, freed: tuple[FreeNodes, ...]) -> None:
+        """Packs that are to end get no further jobs, and nothing more when their jobs have ended."""
+        targets = {(t.allocation_id, t.view.pack_id): t for t in self._targets if t.view}
+        ending: list[FreeNodes] = []
+        for free in freed:
+            target = targets.get((free.allocation_id, free.pack_id))
+            if target is None or not target.has_jobs:
+                ending.append(free)
+            if target is not None:
+                self._make_place(target)
+        self._freed = tuple(ending)
+
+    def _make_place(self, target: Target) -> None:
+        target.makes_place = True
+        if not target.has_jobs:
+            self._targets.remove(target)
+        for pool in self._todo.jobs if target.has_jobs else self._todo.pools:
+            target.take_back(pool)
+
+    def _fill(self) -> None:
+        """Plan merges and work packs for nodes without a pack."""
+        for task in self._todo.merges:
+            ground = next((g for g in self._grounds if g.free), None)
+            if ground is not None:
+                ground.start(PackPlan(kind="merge", nodes=1, work=(Share(task_id=task.task_id, events=0),)))
+                self._todo.reasons[task.task_id] = Reason.STARTING
+        for ground in self._grounds:
+            while self._sharing.new_pack(
+                ground, self._todo.fresh(self._todo.jobs), self._todo.fresh(self._todo.events)
+            ):
+                pass
+
+    # ---- what is left ----
+
+    def _feed_late(self) -> None:
+        """No more nodes are to be had: packs get what they can do later."""
+        planned = [t for g in self._grounds for t in g.targets]
+        waiting = [t for t in self._targets if not t.running]
+        for targets in ([t for t in self._targets if t.running], [*waiting, *planned]):
+            for pool in self._todo.jobs:
+                self._sharing.jobs(pool, self._for(pool, targets), inf)
+        for pool in self._todo.events:
+            if not pool.left:
                 continue
-            if task.state is TaskState.RUNNING and not task.fault and pack.backlog_s < REFILL_BELOW * horizon:
-                yield Want(cores=pack.cores, seconds=horizon - pack.backlog_s, task_id=task.task_id)
+            targets = [*self._targets, *planned]
+            mine = [t for t in targets if t.stream == pool.task.task_id and self._sharing.free_cores(t) >= 1]
+            mine = mine or ([] if self._todo.backs_off(pool) else self._exchange(pool))
+            self._sharing.events(pool, mine, ahead=False)
 
-    def _for_task(self, task: TaskView) -> Iterator[Action]:
-        if task.state.final or task.fault:
-            self.reasons[task.task_id] = Reason.FINAL if task.state.final else Reason.FAULT
-            if task.ready:
-                yield GiveBack(task_id=task.task_id)
-        elif task.state is TaskState.MERGING:
-            yield from self._merge(task)
-        else:
-            yield from self._events(task)
+    def _exchange(self, pool: Pool) -> list[Target]:
+        """Packs whose stream has nothing to do and makes place for another."""
+        wanted = whole(event_nodes(pool.task, pool.left, self._site))
+        chosen: list[Target] = []
+        for target in self._targets:
+            idle = target.part is not None and target.part.idle and target.stream not in target.shares
+            if wanted <= 0 or not idle or target.ends is not None or target.had(pool.task.task_id):
+                continue
+            if self._sharing.free_cores(target) >= 1:
+                target.ends, target.stream = target.stream, pool.task.task_id
+                chosen.append(target)
+                wanted -= target.nodes
+        return chosen
 
-    def _merge(self, task: TaskView) -> Iterator[Action]:
-        if task.ready:
-            yield GiveBack(task_id=task.task_id)
-        if task.merged:
-            self.reasons[task.task_id] = Reason.MERGED
-        elif any(p.kind == "merge" and p.task_id == task.task_id for _, p in self._packs()):
-            self.reasons[task.task_id] = Reason.MERGING
-        elif not task.mergeable:
-            self.reasons[task.task_id] = Reason.WAITING_FOR_COMMITS
-        elif hindrance := self._hindrance(task):
-            self.reasons[task.task_id] = hindrance
-        else:
-            yield from self._place(task, "merge", 1)
+    # ---- the plan ----
 
-    def _events(self, task: TaskView) -> Iterator[Action]:
-        running = [(a, p) for a, p in self._packs() if p.kind == "events" and p.task_id == task.task_id]
-        self.reasons[task.task_id] = _reason_of(running)
-        if not task.ready:
+    def _actions(self) -> Iterator[Action]:
+        for target in self._targets:
+            yield from self._feeding(target)
+        for ground in self._grounds:
+            yield from self._starting(ground)
+        yield from self._freed
+        for pool in self._todo.pools:
+            self._conclude(pool)
+        for task in self._todo.merges:
+            if self._todo.reasons[task.task_id] is Reason.WAITING_FOR_NODES:
+                self._todo.reasons[task.task_id] = self._limit(1)
+        for task_id in self._todo.given_back:
+            yield GiveBack(task_id=task_id)
+
+    def _feeding(self, target: Target) -> Iterator[Action]:
+        if target.view is None or target.allocation_id is None:
             return
-        fed = [(a, p) for a, p in running if a.accepts and a.seconds_left > SHORTEST_USE_S]
-        hindrance = self._hindrance(task)
-        if fed and not self._s.draining:
-            yield from _share_out(task, [(a.allocation_id, p) for a, p in fed])
-        elif hindrance:
-            self.reasons[task.task_id] = hindrance
-            yield GiveBack(task_id=task.task_id)
-        else:
-            placed = list(self._place(task, "events", self._nodes_for(task)))
-            yield from placed or (GiveBack(task_id=task.task_id),)
+        where = {"allocation_id": target.allocation_id, "pack_id": target.view.pack_id}
+        if target.ends is not None:
+            yield EndPart(task_id=target.ends, **where)
+        for task_id, count in target.shares.items():
+            if self._todo.reasons[task_id] is Reason.NO_WORK:
+                self._todo.reasons[task_id] = Reason.RUNNING if target.view.cores else Reason.STARTING
+            yield FeedPack(share=Share(task_id=task_id, events=count), **where)
 
-    def _hindrance(self, task: TaskView) -> Reason | None:
-        if self._s.draining:
-            return Reason.DRAINING
-        return Reason.BACKING_OFF if self._s.now < task.not_before else None
-
-    def _place(self, task: TaskView, kind: Literal["events", "merge"], nodes: int) -> Iterator[Action]:
-        """Find nodes for a pack: in a running allocation, or in a new one."""
-        for allocation in self._s.allocations:
-            free = self._free.get(allocation.allocation_id, 0)
-            if free and allocation.running and allocation.seconds_left > SHORTEST_USE_S:
-                self._free[allocation.allocation_id] = free - min(free, nodes)
-                self.reasons[task.task_id] = Reason.STARTING
-                yield AddPack(
-                    task_id=task.task_id,
-                    kind=kind,
-                    allocation_id=allocation.allocation_id,
-                    nodes=min(free, nodes),
-                )
-                return
-        if self._s.now < self._s.submit_not_before:
-            self.reasons[task.task_id] = Reason.SUBMISSION_FAILING
-        elif not self._slots:
-            self.reasons[task.task_id] = Reason.ALLOCATION_LIMIT
-        elif not self._nodes:
-            self.reasons[task.task_id] = Reason.NODE_LIMIT
-        else:
-            nodes = min(nodes, self._nodes)
-            self._slots -= 1
-            self._nodes -= nodes
-            self.reasons[task.task_id] = Reason.STARTING
-            yield NewAllocation(task_id=task.task_id, kind=kind, nodes=nodes)
-
-    def _nodes_for(self, task: TaskView) -> int:
-        """Nodes that the ready events keep busy for the look-ahead."""
-        work = task.ready * (task.event_seconds or UNKNOWN_EVENT_SECONDS)
-        per_node = self._site.nodes.cores * min(self._site.allocation.lookahead_s, self._useful_s)
-        return max(1, min(math.ceil(work / per_node - 1e-9), task.ready))
-
-    def _packs(self) -> Iterator[tuple[AllocationView, PackView]]:
-        for allocation in self._s.allocations:
-            for pack in allocation.packs:
-                yield allocation, pack
-
-
-def _reason_of(running: list[tuple[AllocationView, PackView]]) -> Reason:
-    if not running:
-        return Reason.NO_WORK
-    return Reason.RUNNING if any(p.cores for _, p in running) else Reason.STARTING
-
-
-def _share_out(task: TaskView, packs: list[tuple[str, PackView]]) -> Iterator[Action]:
-    """Divide the ready events among packs by their size, those with the least work in hand first."""
-    packs = sorted(packs, key=lambda ap: (ap[1].backlog_s or 0.0, ap[0], ap[1].pack_id))
-    left, nodes = task.ready, sum(p.nodes for _, p in packs)
-    for allocation_id, pack in packs:
-        events = min(left, math.ceil(task.ready * pack.nodes / nodes))
-        if events:
-            yield FeedPack(
-                task_id=task.task_id, allocation_id=allocation_id, pack_id=pack.pack_id, events=events
+    def _starting(self, ground: Ground) -> Iterator[Action]:
+        packs = tuple(ground.plans())
+        for pack in packs:
+            for share in pack.work:
+                self._todo.reasons[share.task_id] = Reason.STARTING
+        if ground.allocation_id is not None:
+            for pack in packs:
+                yield AddPack(allocation_id=ground.allocation_id, pack=pack)
+        elif packs and ground.shape is not None:
+            nodes = max(ground.used, ground.shape.fewest_nodes)
+            yield NewAllocation(
+                nodes=nodes,
+                walltime_s=ground.shape.walltime_s,
+                packs=packs,
+                why=f"{nodes} node{'s' * (nodes != 1)} for {ground.shape.walltime_s:.0f} s; {ground.shape.why}",
+                in_window=ground.shape.in_window,
             )
-        left -= events
+
+    def _conclude(self, pool: Pool) -> None:
+        """What is left of a task is given back, unless an allocation is going to have the nodes."""
+        task_id = pool.task.task_id
+        if not pool.left:
+            return
+        waits = task_id in self._waits
+        if not pool.placed:
+            backs_off = Reason.BACKING_OFF if self._todo.backs_off(pool) else None
+            nodes = pool.job.nodes if pool.task.job is not None else 1
+            self._todo.reasons[task_id] = (
+                Reason.WAITING_FOR_NODES if waits else backs_off or self._limit(nodes)
+            )
+        if not waits:
+            self._todo.given_back.append(task_id)
+
+    def _limit(self, nodes: int) -> Reason:
+        """Why there is no further allocation."""
+        new = [g for g in self._grounds if g.shape is not None and g.used]
+        slots = self._site.limits.allocations - len(self._s.allocations) - len(new)
+        taken = sum(a.nodes for a in self._s.allocations) + sum(g.used for g in new)
+        if self._s.now < self._s.submit_not_before:
+            return Reason.SUBMISSION_FAILING
+        if slots <= 0:
+            return Reason.ALLOCATION_LIMIT
+        if self._s.windows is None or self._site.node_limit - taken < max(nodes, self._site.queue.min_nodes):
+            return Reason.NODE_LIMIT
+        return Reason.NO_WINDOW

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from hpcpanda.allocation.plan import AllocationPlan, InboxMessage
+from hpcpanda.allocation.plan import AllocationPlan, AllocationStatus, InboxMessage
 from hpcpanda.domain.exchange import LeaseCommit, OutputFile
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.ledger import EventLedger
 from hpcpanda.domain.states import AllocationState, TaskState
 from hpcpanda.domain.task import TaskSpec
+from hpcpanda_edge.situation import PackKind
 
 _STRICT: dict[str, object] = {"extra": "forbid"}
 
@@ -24,13 +25,15 @@ class OutputState(StrEnum):
 
     NONE = "none"
     MADE = "made"
+    MOVED = "moved"
+    """It is where the user wants it."""
     RECORDED = "recorded"
     """The dispatcher knows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """A task of which this edge holds, or held, events."""
+    """A task of which this edge holds, or held, events or jobs."""
 
     __pydantic_config__: ClassVar = _STRICT
 
@@ -39,7 +42,7 @@ class TaskRecord:
     state: TaskState = TaskState.RUNNING
     """As the dispatcher last said."""
     event_seconds: float | None = None
-    """Core-seconds an event, as last told or measured."""
+    """Core-seconds an event or job, as last told or measured."""
     fruitless: int = 0
     """Packs that have ended one after the other without a finished event."""
     not_before: float = 0.0
@@ -88,21 +91,53 @@ class LeaseRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartRecord:
+    """A task in a pack."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    of_jobs: bool = False
+    accepted: int = 0
+    """Events, or jobs, of its journals that were accepted."""
+    last_message: int = 0
+    """Number of the last inbox message about it."""
+    settled: bool = False
+    """It is over, its journals are read, what was not done is released."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PackRecord:
     """A pack of an allocation."""
 
     __pydantic_config__: ClassVar = _STRICT
 
     pack_id: str
-    kind: Literal["events", "merge"]
-    task_id: int
+    kind: PackKind
     nodes: int
-    accepted: int = 0
-    """Events of its journals that were accepted."""
+    parts: tuple[PartRecord, ...]
     last_message: int = 0
     """Number of the last inbox message meant for it."""
+    draining: bool = False
+    """It was told to end."""
     settled: bool = False
-    """It has ended, its journals are read, what it did not do is released."""
+    """It has ended, and all its parts are settled."""
+
+    def part(self, task_id: int) -> PartRecord | None:
+        """A task in it."""
+        return next((p for p in self.parts if p.task_id == task_id), None)
+
+    @property
+    def open_parts(self) -> tuple[PartRecord, ...]:
+        """Parts that are not settled."""
+        return tuple(p for p in self.parts if not p.settled)
+
+    def with_part(self, part: PartRecord) -> PackRecord:
+        """The record with a part exchanged for its newer state, or added."""
+        if self.part(part.task_id) is None:
+            return replace(self, parts=(*self.parts, part))
+        parts = tuple(part if p.task_id == part.task_id else p for p in self.parts)
+        return replace(self, parts=parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +160,13 @@ class AllocationRecord:
     voided: float | None = None
     """When its plan was taken away: from then on it cannot start any more."""
     started: float | None = None
+    """When its present run began, Unix seconds; None while it waits, at first or again."""
+    life: int = -1
+    """Of the head that was last heard, see :class:`~hpcpanda.allocation.plan.AllocationStatus`; -1 before the first."""
+    in_window: bool = False
+    """It was asked for to fill a backfill window."""
+    why: str = ""
+    """The reason for its shape, for people."""
     messages: int = 0
     """Inbox messages so far."""
     draining: bool = False
@@ -138,6 +180,11 @@ class AllocationRecord:
         """The record with a pack exchanged for its newer state."""
         return replace(self, packs=tuple(pack if p.pack_id == pack.pack_id else p for p in self.packs))
 
+    def hears(self, status: AllocationStatus) -> bool:
+        """Whether a status is of the present run: an earlier one may have left its last word, or still write."""
+        waits_again = self.state is AllocationState.QUEUED
+        return status.life > self.life or (status.life == self.life and not waits_again)
+
     def holder(self, pack_id: str) -> str:
         """The name of a pack in the ledgers."""
         return f"{self.allocation_id}-{pack_id}"
@@ -150,11 +197,17 @@ class JournalRecord:
     __pydantic_config__: ClassVar = _STRICT
 
     name: str
+    """Of its file, among those of the task."""
     task_id: int
     offset: int = 0
     closed: bool = False
     chosen: dict[int, IntervalSet] = field(default_factory=dict)
     """Accepted finished events by epoch."""
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Names the journal: one pack writes journals of the same name for several tasks."""
+        return self.task_id, self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,7 +59,7 @@ def make_report(store: Store, statuses: Statuses, *, instance: str) -> Report:
             task.output
             for task in store.tasks.values()
             if task.output is not None
-            and task.output_state is OutputState.MADE
+            and task.output_state is OutputState.MOVED
             and task.task_id not in unfinished
         )[:MAX_UPDATES],
         faults=tuple(
@@ -78,16 +78,16 @@ def activity(store: Store, statuses: Statuses) -> tuple[TaskActivity, ...]:
     cores: dict[int, int] = {}
     busy: dict[int, float] = {}
     for status in statuses.values():
+        if not _alive(store, status):
+            continue
         for pack in status.packs:
-            if (
-                pack.task_id in store.tasks
-                and pack.state in ("starting", "running")
-                and _alive(store, status)
-            ):
-                cores[pack.task_id] = cores.get(pack.task_id, 0) + pack.cores
-                busy[pack.task_id] = busy.get(pack.task_id, 0.0) + pack.cores_busy
+            for said in pack.tasks:
+                if pack.state != "ended" and said.task_id in store.tasks:
+                    cores[said.task_id] = cores.get(said.task_id, 0) + max(0, said.cores)
+                    busy[said.task_id] = busy.get(said.task_id, 0.0) + said.cores_busy
     return tuple(
-        TaskActivity(task_id=t, cores=n, cores_busy=min(busy[t], float(n))) for t, n in sorted(cores.items())
+        TaskActivity(task_id=t, cores=n, cores_busy=max(0.0, min(busy[t], float(n))))
+        for t, n in sorted(cores.items())
     )
 
 
@@ -105,7 +105,7 @@ def apply_reply(store: Store, steps: Steps, report: Report, reply: SyncReply) ->
     for key in reply.lost:
         lease = store.leases.get(key)
         if lease is not None and _open(lease):
-            steps.revoke(accounts.lose(store, lease), lease.epoch)
+            steps.revoke(accounts.lose(store, lease), lease.task_id, lease.epoch)
     for output in request.outputs:
         task = store.tasks.get(output.task_id)
         if task is None:
@@ -128,7 +128,7 @@ def _task_states(store: Store, steps: Steps, reply: SyncReply) -> None:
             if state.final:
                 steps.stop_task(order.task_id)
             elif state is TaskState.MERGING:
-                steps.drain_packs(order.task_id)
+                steps.end_parts(order.task_id)
             store.tasks.put(replace(store.tasks[order.task_id], state=state))
 
 

@@ -40,6 +40,11 @@ class StateFolder:
         return self.path / "drain"
 
     @property
+    def outlook(self) -> Path:
+        """What only the running edge knows, for those who ask."""
+        return self.path / "outlook.json"
+
+    @property
     def psij(self) -> Path:
         """Scripts of the batch system adapter."""
         return self.path / "psij"

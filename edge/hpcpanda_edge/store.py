@@ -121,7 +121,7 @@ class Store:
         self.tasks = Table("tasks", TypeAdapter(TaskRecord), lambda r: r.task_id)
         self.leases = Table("leases", TypeAdapter(LeaseRecord), lambda r: r.key)
         self.allocations = Table("allocations", TypeAdapter(AllocationRecord), lambda r: r.allocation_id)
-        self.journals = Table("journals", TypeAdapter(JournalRecord), lambda r: r.name)
+        self.journals = Table("journals", TypeAdapter(JournalRecord), lambda r: r.key)
         self.commits = Table("commits", TypeAdapter(CommitRecord), lambda r: r.number)
         self.messages = Table("messages", TypeAdapter(MessageRecord), lambda r: (r.allocation_id, r.number))
         self._path = path

@@ -61,6 +61,8 @@ class Submitter:
         self._refusals = 0
         self.not_before = 0.0
         """Nothing is submitted before, Unix seconds."""
+        self.refusal: str | None = None
+        """What the batch system said to the last submission, if it refused."""
         self.troubled = False
         """The spool could not be written to at the last try."""
 
@@ -74,6 +76,7 @@ class Submitter:
 
     def write_messages(self) -> None:
         """Leave all messages that have not been left yet."""
+        left: list[tuple[str, int]] = []
         for key in sorted(self._store.messages):
             message = self._store.messages[key]
             record = self._store.allocations.get(message.allocation_id)
@@ -84,7 +87,10 @@ class Submitter:
             else:
                 written = self._guarded(partial(files.write_inbox, self._spool, message))
             if written:
-                with self._store.transaction():
+                left.append(key)
+        if left:
+            with self._store.transaction():
+                for key in left:
                     self._store.messages.drop(key)
 
     async def resolve_unknown(self) -> None:
@@ -140,11 +146,13 @@ class Submitter:
             self._refusals += 1
             pause_s = min(2.0**self._refusals, _LONGEST_PAUSE_S)
             self.not_before = time.time() + pause_s
+            self.refusal = str(problem) or "it did not answer in time"
             _log.warning(
                 "submission-failed", allocation=record.allocation_id, error=str(problem), pause_s=pause_s
             )
             return
         self._refusals = 0
+        self.refusal = None
         with self._store.transaction():
             self._steps.submitted(record.allocation_id, native_id)
         _log.info(
@@ -152,7 +160,8 @@ class Submitter:
             allocation=record.allocation_id,
             native_id=native_id,
             nodes=record.nodes,
-            tasks=[p.task_id for p in record.packs],
+            tasks=sorted({p.task_id for k in record.packs for p in k.parts}),
+            why=record.why,
         )
 
     def _guarded(self, write: Callable[[], None]) -> bool:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hpcpanda.allocation.plan import AllocationStatus, PackStatus
+from hpcpanda.allocation.plan import AllocationStatus, PackStatus, TaskProgress
+from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import AllocationState
+from hpcpanda.packing.windows import BackfillWindow
 from hpcpanda_edge import accounts
 from hpcpanda_edge.merge_work import accepted_events
-from hpcpanda_edge.planner import AllocationView, PackView, Situation, TaskView
-from hpcpanda_edge.records import AllocationRecord, OutputState, PackRecord, TaskRecord
+from hpcpanda_edge.records import AllocationRecord, OutputState, PackRecord, PartRecord, TaskRecord
+from hpcpanda_edge.situation import AllocationView, PackView, PartView, Situation, TaskView
 from hpcpanda_edge.store import Store
 
 OPEN = (AllocationState.PLANNED, AllocationState.QUEUED, AllocationState.RUNNING, AllocationState.ENDED)
 """States in which an allocation counts against the limits."""
 
+Held = Mapping[tuple[int, str], int]
+"""Unfinished events, or jobs, by task and pack."""
 Statuses = Mapping[str, AllocationStatus]
 """What the head of each allocation last wrote."""
 
@@ -26,19 +30,24 @@ def situation(
     *,
     site: Site,
     now: float,
+    staged: Mapping[int, IntervalSet] | None = None,
+    windows: tuple[BackfillWindow, ...] | None = None,
     submit_not_before: float = 0.0,
     draining: bool = False,
 ) -> Situation:
-    """Where things are."""
+    """Where things are. ``staged``: of tasks whose inputs are copied, the events or jobs whose inputs are in place."""
+    in_place = staged or {}
+    held = accounts.held_events(store)
     return Situation(
         site=site,
         now=now,
-        tasks=tuple(_task(store, task) for task in store.tasks.values()),
+        tasks=tuple(_task(store, task, in_place.get(task.task_id)) for task in store.tasks.values()),
         allocations=tuple(
-            _allocation(record, statuses.get(record.allocation_id), site, now)
+            _allocation(record, statuses.get(record.allocation_id), held, site, now)
             for record in store.allocations.values()
             if record.state in OPEN
         ),
+        windows=windows,
         submit_not_before=submit_not_before,
         draining=draining,
     )
@@ -54,20 +63,32 @@ def pack_status(status: AllocationStatus | None, pack_id: str) -> PackStatus | N
 def pack_over(pack: PackRecord, status: AllocationStatus | None) -> bool:
     """Whether the head says that a pack has ended, knowing all that the edge had to say to it."""
     said = pack_status(status, pack.pack_id)
-    return (
-        status is not None
-        and said is not None
-        and said.state in ("ended", "failed")
-        and status.inbox_read >= pack.last_message
-    )
+    heard = status is not None and status.inbox_read >= pack.last_message
+    return heard and said is not None and said.state == "ended"
 
 
-def _task(store: Store, task: TaskRecord) -> TaskView:
+def part_over(pack: PackRecord, part: PartRecord, status: AllocationStatus | None) -> bool:
+    """Whether the head says that a pack is done with a task, knowing all that the edge had to say about it."""
+    said = _progress(status, pack, part)
+    heard = status is not None and status.inbox_read >= part.last_message
+    return heard and said is not None and said.state in ("ended", "failed")
+
+
+def _progress(status: AllocationStatus | None, pack: PackRecord, part: PartRecord) -> TaskProgress | None:
+    said = pack_status(status, pack.pack_id)
+    return said.task(part.task_id) if said is not None else None
+
+
+def _task(store: Store, task: TaskRecord, in_place: IntervalSet | None) -> TaskView:
+    here = accounts.ready_events(store, task.task_id)
+    ready = here if in_place is None else here & in_place
     waiting = any(c.commit.task_id == task.task_id for c in store.commits.values())
     return TaskView(
         task_id=task.task_id,
         state=task.state,
-        ready=accounts.ready_events(store, task.task_id),
+        job=task.spec.job_request,
+        ready=len(ready),
+        staging=len(ready) < len(here),
         event_seconds=task.event_seconds or task.spec.resources.event_seconds,
         not_before=task.not_before,
         priority=task.spec.priority,
@@ -78,14 +99,14 @@ def _task(store: Store, task: TaskRecord) -> TaskView:
 
 
 def _allocation(
-    record: AllocationRecord, status: AllocationStatus | None, site: Site, now: float
+    record: AllocationRecord, status: AllocationStatus | None, held: Held, site: Site, now: float
 ) -> AllocationView:
     ending = status is not None and status.state in ("draining", "ended")
     useful = record.walltime_s - site.allocation.margin_s
     return AllocationView(
         allocation_id=record.allocation_id,
         nodes=record.nodes,
-        packs=tuple(_pack(p, status) for p in record.packs if not p.settled),
+        packs=tuple(_pack(record, p, status, held) for p in record.packs if not p.settled),
         accepts=not (
             ending
             or record.draining
@@ -94,19 +115,50 @@ def _allocation(
             or record.state is AllocationState.ENDED
         ),
         running=record.state is AllocationState.RUNNING and status is not None,
+        in_window=record.in_window,
         seconds_left=useful - (now - record.started if record.started is not None else 0.0),
+        lost_nodes=_lost_nodes(record, status),
     )
 
 
-def _pack(pack: PackRecord, status: AllocationStatus | None) -> PackView:
+def _lost_nodes(record: AllocationRecord, status: AllocationStatus | None) -> int:
+    left = status.nodes if status is not None else None
+    return record.nodes - left if left is not None and 0 < left < record.nodes else 0
+
+
+def _pack(
+    record: AllocationRecord, pack: PackRecord, status: AllocationStatus | None, held: Held
+) -> PackView:
     said = pack_status(status, pack.pack_id)
     heard = status is not None and status.inbox_read >= pack.last_message
     running = said is not None and said.state == "running"
     return PackView(
         pack_id=pack.pack_id,
-        task_id=pack.task_id,
         kind=pack.kind,
-        nodes=pack.nodes,
+        nodes=max(1, min(pack.nodes, said.nodes))
+        if said is not None and said.nodes is not None
+        else pack.nodes,
+        parts=tuple(
+            _part(pack, part, status, held.get((part.task_id, record.holder(pack.pack_id)), 0))
+            for part in pack.open_parts
+        ),
+        past=frozenset(p.task_id for p in pack.parts if p.settled),
         cores=said.cores if said is not None and running else 0,
-        backlog_s=said.backlog_s if said is not None and running and heard else None,
+        job_cores=said.job_cores if said is not None and running and heard else None,
+        draining=pack.draining,
+    )
+
+
+def _part(pack: PackRecord, part: PartRecord, status: AllocationStatus | None, held: int) -> PartView:
+    said = _progress(status, pack, part)
+    heard = status is not None and status.inbox_read >= part.last_message
+    if said is None or not heard:
+        return PartView(task_id=part.task_id, of_jobs=part.of_jobs, held=held)
+    return PartView(
+        task_id=part.task_id,
+        of_jobs=part.of_jobs,
+        backlog_s=said.backlog_s,
+        waiting=said.waiting,
+        held=held,
+        idle=said.idle,
     )

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from hpcpanda.allocation.board import Board
 from hpcpanda.allocation.forkserver import Exited, Forked, ForkServer, Notice, SetUp
@@ -50,17 +49,17 @@ from hpcpanda.allocation.wire import (
 from hpcpanda.allocation.worker_log import LogPipe, NodeLog
 from hpcpanda.domain.errors import CorruptData, InvalidValue
 from hpcpanda.domain.task import TaskSpec
+from hpcpanda.events.adapter import Adapter
 from hpcpanda.events.columns import Schema
 from hpcpanda.events.journal import ENTRY, FailedInEpoch
 from hpcpanda.events.recorder import Recorder
 
 REPORT_S: Final = 0.1
-_STATUS_S: Final = 1.0
 _WATCH_S: Final = 0.5
 _BROKEN_WORKERS: Final = 3
 """So many workers in a row that die before they are ready mean that the payload cannot run here."""
 
-_SCHEMA = TypeAdapter(Schema)
+_SCHEMA: Adapter[Schema] = Adapter(Schema)
 
 
 @dataclass(slots=True)
@@ -94,7 +93,10 @@ class Agent:
         log: NodeLog,
         send: Callable[[ToCoordinator], None],
         selector: selectors.BaseSelector,
+        reserved: frozenset[int],
+        freed: Callable[[frozenset[int]], None],
     ) -> None:
+        """``reserved``: slots that jobs have; ``freed``: to be called when the worker of a reserved slot is gone."""
         self._spec = spec
         self._work = work
         self._recorder = recorder
@@ -103,14 +105,17 @@ class Agent:
         self._log = log
         self._send = send
         self._selector = selector
+        self._reserved = reserved
+        self._freed = freed
         self._workers: dict[int, WorkerProcess] = {}
         self._unborn: deque[WorkerProcess] = deque()
         self._set_up = False
         self._broken = 0
         self._finish_at: float | None = None
         self._bye: Bye | None = None
+        work.reserve(reserved)
         now = time.monotonic()
-        self._began = self._reported = self._status = self._watched = now
+        self._began = self._reported = self._watched = now
         selector.register(server.sock, selectors.EVENT_READ, self._on_server)
         selector.register(server_log.fd, selectors.EVENT_READ, lambda: self._on_log(server_log))
         self._server_log = server_log
@@ -142,16 +147,34 @@ class Agent:
             case Finish():
                 self.finish(message.grace_s)
 
+    def reserve(self, slots: frozenset[int]) -> None:
+        """Start nothing new on these slots, and retire their workers; ``freed`` is called for each, in time."""
+        self._reserved |= slots
+        self._work.reserve(self._reserved)
+        for slot in slots & self._workers.keys():
+            _stop(self._workers[slot])
+        if empty := slots - self._workers.keys():
+            self._freed(empty)
+
+    def unreserve(self, slots: frozenset[int]) -> None:
+        """Jobs have left these slots."""
+        self._reserved -= slots
+        self._work.reserve(self._reserved)
+        if self._set_up and self._finish_at is None and not self.ended:
+            for slot in slots:
+                self._start_worker(slot)
+
+    def busy_seconds(self, now: float) -> list[float]:
+        """For how long each worker had work since the last call."""
+        return self._work.busy_seconds(now)
+
     def finish(self, grace_s: float) -> None:
         """Start no new range, give running ones ``grace_s``, then end."""
         deadline = time.monotonic() + grace_s
         self._finish_at = min(deadline, self._finish_at or deadline)
         self._work.stop()
         for worker in self._workers.values():
-            try:
-                worker.sock.send(STOP)
-            except OSError:
-                continue
+            _stop(worker)
         self.tick()
 
     def tick(self) -> float:
@@ -173,13 +196,7 @@ class Agent:
 
     def _report(self, now: float) -> None:
         self._reported = now
-        over = now - self._status
-        if over >= _STATUS_S:
-            self._status = now
-            report = self._work.report(now, occupancy_over=over)
-        else:
-            report = self._work.report(now)
-        if report is not None:
+        if (report := self._work.report()) is not None:
             self._send(report)
         self._ask()
 
@@ -207,7 +224,8 @@ class Agent:
             case SetUp(error=None):
                 self._set_up = True
                 for slot in range(len(self._work.slots)):
-                    self._start_worker(slot)
+                    if slot not in self._reserved:
+                        self._start_worker(slot)
                 self._report(time.monotonic())
             case SetUp(error=error):
                 self._end(f"set-up of the payload failed: {error}", payload_fault=True)
@@ -344,6 +362,8 @@ class Agent:
         self._broken += not worker.ready
         if self._broken >= _BROKEN_WORKERS:
             self._end(f"workers die before they are ready: {error}", payload_fault=True)
+        elif worker.slot in self._reserved:
+            self._freed(frozenset((worker.slot,)))
         elif self._finish_at is None and not self.ended:
             self._start_worker(worker.slot)
             self._report(now)
@@ -407,6 +427,7 @@ class Agent:
         for worker in self._workers.values():
             self._discard(worker)
             self._work.vacate(worker.slot, time.monotonic())
+        leaving = frozenset(self._workers) & self._reserved
         self._workers.clear()
         try:
             self._recorder.close()
@@ -414,6 +435,14 @@ class Agent:
             self._bye = Bye(error=f"the spool folder refuses writing: {problem}")
         self._report(time.monotonic())
         self._send(self._bye)
+        if leaving:
+            self._freed(leaving)
+
+
+def _stop(worker: WorkerProcess) -> None:
+    """Tell a worker to finish its range and leave."""
+    with contextlib.suppress(OSError):  # it is gone
+        worker.sock.send(STOP)
 
 
 def _obituary(who: str, status: int) -> str:

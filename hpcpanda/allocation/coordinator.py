@@ -1,4 +1,4 @@
-"""The pack's coordinator: which events go to which node agent, what becomes of failed ranges, when the pack ends.
+"""The coordinator of a pack's events: which go to which node agent, what becomes of failed ranges, when all is done.
 
 A state machine without I/O: messages in, messages out.
 """
@@ -23,7 +23,7 @@ from hpcpanda.allocation.messages import (
     ToCoordinator,
     Want,
 )
-from hpcpanda.allocation.plan import Drain, EventPack, LeasedEvents, PackStatus, Revoke, TopUp
+from hpcpanda.allocation.plan import LeasedEvents, TaskProgress, TaskWork
 from hpcpanda.domain.intervals import EMPTY, EventRange, IntervalSet
 from hpcpanda.domain.ledger import FailedEvent
 from hpcpanda.events.columns import Schema
@@ -41,11 +41,12 @@ class Send:
 
 
 class Coordinator:
-    """Rank 0's account of a pack's events."""
+    """Rank 0's account of the events of one task."""
 
-    def __init__(self, pack: EventPack, *, incarnation: int, cores: int, now: float) -> None:
-        self._pack = pack
-        self._ranks = pack.nodes
+    def __init__(self, work: TaskWork, *, ranks: int, cores: int, now: float) -> None:
+        """``cores``: of a node."""
+        self._work = work
+        self._ranks = ranks
         self._cores = cores
         self._pending: dict[int, IntervalSet] = {}
         self._outstanding: dict[int, IntervalSet] = {}
@@ -54,14 +55,29 @@ class Coordinator:
         self._byes: dict[int, Bye] = {}
         self._draining = False
         self._schema: Schema | None = None
-        self._cost = CostModel(prior=pack.event_seconds or pack.spec.resources.event_seconds)
+        self._cost = CostModel(prior=work.event_seconds or work.spec.resources.event_seconds)
         self._done = 0
         self._recent = 0
         self._recent_since = now
         self._rate = 0.0
-        self._occupancy: dict[int, tuple[float, ...]] = {}
-        self._incarnation = incarnation
-        self._add(pack.events)
+        self._add(work.events)
+
+    @property
+    def task_id(self) -> int:
+        """Whose events they are."""
+        return self._work.task_id
+
+    @property
+    def again(self) -> bool:
+        """Whether it ended for a reason that another start may not meet."""
+        return self.ended and any(b.again for b in self._byes.values())
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written on some node; None while all is well."""
+        return next(
+            (b.error for b in self._byes.values() if b.error and not (b.payload_fault or b.again)), None
+        )
 
     @property
     def ended(self) -> bool:
@@ -78,23 +94,25 @@ class Coordinator:
         """Whether there is nothing to hand out and nothing in hand."""
         return not self.left and not any(self._outstanding.values())
 
-    def from_head(self, message: TopUp | Revoke | Drain) -> list[Send]:
-        """Act on a message of the head."""
-        match message:
-            case TopUp():
-                self._add(message.events)
-                return self._feed()
-            case Revoke():
-                for epoch in message.epochs:
-                    self._pending.pop(epoch, None)
-                    self._outstanding.pop(epoch, None)
-                self._suspects = deque(p for p in self._suspects if p.epoch not in message.epochs)
-                return self._to_all(Forget(epochs=message.epochs))
-            case Drain():
-                self._draining = True
-                self._pending.clear()
-                self._suspects.clear()
-                return self._to_all(Finish(grace_s=message.grace_s))
+    def top_up(self, events: Iterable[LeasedEvents]) -> list[Send]:
+        """Take more events."""
+        self._add(events)
+        return self._feed()
+
+    def revoke(self, epochs: tuple[int, ...]) -> list[Send]:
+        """Stop working under these epochs."""
+        for epoch in epochs:
+            self._pending.pop(epoch, None)
+            self._outstanding.pop(epoch, None)
+        self._suspects = deque(p for p in self._suspects if p.epoch not in epochs)
+        return self._to_all(Forget(epochs=epochs))
+
+    def drain(self, grace_s: float) -> list[Send]:
+        """Hand out nothing more; every agent finishes within the grace time and says bye."""
+        self._draining = True
+        self._pending.clear()
+        self._suspects.clear()
+        return self._to_all(Finish(grace_s=grace_s))
 
     def from_agent(self, rank: int, message: ToCoordinator) -> list[Send]:
         """Act on a message of an agent."""
@@ -103,7 +121,7 @@ class Coordinator:
                 self._hungry[rank] = message.events
                 return self._feed()
             case Report():
-                return self._on_report(rank, message)
+                return self._on_report(message)
             case Columns():
                 if self._schema is None:
                     self._schema = message.schema
@@ -112,34 +130,29 @@ class Coordinator:
                 self._byes[rank] = message
                 self._hungry.pop(rank, None)
                 broken = message.error is not None and not self._draining
-                return self.from_head(Drain(grace_s=1.0)) if broken else []
+                return self.drain(1.0) if broken else []
 
-    def status(self, now: float) -> PackStatus:
-        """How the pack is doing; restarts the rate's window."""
+    def progress(self, now: float, *, cores: int, cores_busy: float) -> TaskProgress:
+        """How the task is doing on so many cores of the pack; restarts the rate's window."""
         elapsed = now - self._recent_since
         if elapsed >= 0.5:
             weight = min(1.0, elapsed / _RATE_MEMORY_S)
             self._rate += weight * (self._recent / elapsed - self._rate)
             self._recent, self._recent_since = 0, now
-        occupancy = tuple(o for rank in range(self._ranks) for o in self._occupancy.get(rank, ()))
         cost = self._cost.event_seconds
-        error = next((b.error for b in self._byes.values() if b.error), None)
         fault = any(b.payload_fault for b in self._byes.values())
-        over = self.ended and not any(b.again for b in self._byes.values())
-        return PackStatus(
-            pack_id=self._pack.pack_id,
-            task_id=self._pack.task_id,
-            state="failed" if fault else "ended" if over else "running",
-            incarnation=self._incarnation,
-            cores=self._cores * self._ranks,
-            cores_busy=sum(occupancy),
-            occupancy=occupancy,
-            events_done=self._done,
-            events_per_second=self._rate,
+        return TaskProgress(
+            task_id=self.task_id,
+            state="failed" if fault else "ended" if self.ended else "running",
+            done=self._done,
+            per_second=self._rate,
             event_seconds=cost,
-            backlog_s=self.left * (cost or 1.0) / (self._cores * self._ranks),
+            cores=cores,
+            cores_busy=cores_busy,
+            waiting=self.left,
+            backlog_s=self.left * (cost or 1.0) / max(1, cores),
             idle=self.idle,
-            error=error,
+            error=next((b.error for b in self._byes.values() if b.error), None),
         )
 
     def _add(self, events: Iterable[LeasedEvents]) -> None:
@@ -183,14 +196,12 @@ class Coordinator:
             self._outstanding[p.epoch] = self._outstanding.get(p.epoch, EMPTY).add(p.first, p.last)
         return pieces
 
-    def _on_report(self, rank: int, report: Report) -> list[Send]:
+    def _on_report(self, report: Report) -> list[Send]:
         done = sum(self._settle(part) for part in report.done)
         self._done += done
         self._recent += done
         if done:
             self._cost.observe(done, report.seconds, done)
-        if report.occupancy:
-            self._occupancy[rank] = report.occupancy
         for part in report.back:
             if self._settle(part) and not self._draining:
                 self._pending[part.epoch] = self._pending.get(part.epoch, EMPTY) | part.events
@@ -220,7 +231,7 @@ class Coordinator:
             )
             return []
         attempts = piece.attempts + 1
-        if attempts < self._pack.spec.loss.attempts:
+        if attempts < self._work.spec.loss.attempts:
             self._suspects.append(replace(piece, attempts=attempts, suspect=True))
             return []
         event = FailedEvent(event=piece.first, error=failure.error, attempts=attempts)

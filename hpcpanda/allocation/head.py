@@ -15,15 +15,17 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from hpcpanda.allocation.event_pack import FROM_HEAD, STATUS
-from hpcpanda.allocation.head_rules import Effect, HeadRules, Kill, Launch, Tell
+from hpcpanda.allocation.head_rules import CountNodes, Effect, HeadRules, Kill, Launch, Tell
 from hpcpanda.allocation.launch import DirectLauncher, PackLauncher, RunningPack
+from hpcpanda.allocation.nodes_left import NodeCount, question
+from hpcpanda.allocation.pack_line import FROM_HEAD, STATUS
 from hpcpanda.allocation.pack_run import PACK_RUN, PackRun
-from hpcpanda.allocation.plan import AllocationPlan, AllocationStatus, EventPack, Pack, PackStatus
-from hpcpanda.allocation.recovery import events_left, last_incarnation
+from hpcpanda.allocation.plan import AllocationPlan, AllocationStatus, MergePack, MpiJobPack, Pack, PackStatus
+from hpcpanda.allocation.recovery import last_incarnation, work_left
 from hpcpanda.allocation.spool import MESSAGE, PLAN, Spool, read_message, write_message
 from hpcpanda.allocation.spool import STATUS as ALLOCATION_STATUS
 from hpcpanda.domain.errors import HpcPandaError, SchedulerFailed
@@ -34,7 +36,12 @@ _STATUS_S: Final = 1.0
 _RESERVE_BYTES: Final = 1 << 16
 _LAST_WORDS_S: Final = 2.0
 """A line that nobody closes is given up so long after its pack has ended."""
-_MODULES: Final = {"events": "hpcpanda.allocation.event_pack", "merge": "hpcpanda.allocation.merge_pack"}
+_BEGUN: Final = "allocation-started"
+_MODULES: Final = {
+    "work": "hpcpanda.allocation.work_pack",
+    "mpi-job": "hpcpanda.allocation.mpi_job",
+    "merge": "hpcpanda.allocation.merge_pack",
+}
 
 
 class Head:
@@ -49,13 +56,17 @@ class Head:
         self._launcher: PackLauncher = _launcher(self._plan)
         self._rules = HeadRules(self._plan, time.monotonic())
         self._running: dict[str, RunningPack] = {}
+        self._count: NodeCount | None = None
         self._lines: dict[str, bytes] = {}
+        self._heard: dict[str, float] = {}
+        self._busy_s = self._busy_before()
         self._inbox_read = 0
         self._inbox_at = 0.0
         self._written = 0.0
         self._selector = selectors.DefaultSelector()
         self._wake_on_signals()
-        self._note("allocation-started", nodes=self._plan.nodes, cores=self._plan.site.nodes.cores)
+        self._life = self._lives_before()
+        self._note(_BEGUN, nodes=self._plan.nodes, cores=self._plan.site.nodes.cores)
 
     def run(self) -> None:
         """Live until the allocation has nothing left to do."""
@@ -70,6 +81,10 @@ class Head:
             for key, _ in self._selector.select(_INBOX_S):
                 key.data()
             self._reap()
+            if self._count is not None and self._count.over:
+                self._counted(self._count)
+        if self._count is not None:
+            self._count.close()
         self._launcher.close()
         self._note("allocation-ended")
         self._write_status("ended")
@@ -101,6 +116,9 @@ class Head:
             written=time.time(),
             inbox_read=self._inbox_read,
             packs=tuple(life.status for life in self._rules.packs.values()),
+            life=self._life,
+            nodes=self._rules.nodes,
+            busy_s=self._busy_s,
         )
         for _ in range(2):
             try:
@@ -120,6 +138,20 @@ class Head:
         except OSError as problem:
             _say(f"the history cannot be written: {problem}")
 
+    def _lives_before(self) -> int:
+        """How often a head has begun in this folder."""
+        try:
+            return self._folder.history.read_text(errors="replace").count(f'"{_BEGUN}"')
+        except FileNotFoundError:
+            return 0
+
+    def _busy_before(self) -> float:
+        """Core-seconds of the lives before, from their last status."""
+        try:
+            return float(read_message(self._folder.status, ALLOCATION_STATUS).busy_s)
+        except (OSError, HpcPandaError):
+            return 0.0
+
     # ---- packs ----
 
     def _do(self, effects: list[Effect]) -> None:
@@ -132,23 +164,37 @@ class Head:
                 case Kill():
                     self._note("pack-killed", pack=effect.pack_id)
                     self._running[effect.pack_id].kill()
+                case CountNodes():
+                    self._count_nodes()
+
+    def _count_nodes(self) -> None:
+        """Ask how many nodes are left; a question that was asked before may be answered too early."""
+        if self._count is not None:
+            self._count.close()
+            self._count = None
+        command = question(self._plan.site.scheduler.executor)
+        if command is not None:
+            with contextlib.suppress(OSError):
+                self._count = NodeCount(command)
+        if self._count is None:
+            self._do(self._rules.on_nodes(None, time.monotonic()))
+
+    def _counted(self, count: NodeCount) -> None:
+        self._count = None
+        before, left = self._rules.nodes, count.close()
+        effects = self._rules.on_nodes(left, time.monotonic())
+        if self._rules.nodes != before:
+            self._note("nodes-lost", nodes=self._rules.nodes)
+        self._do(effects)
 
     def _launch(self, effect: Launch) -> None:
-        pack: Pack = effect.pack
-        incarnation = 0
-        if isinstance(pack, EventPack):
-            events = self._spool.events(pack.task_id)
-            events.mkdir(parents=True, exist_ok=True)
-            incarnation = last_incarnation(events, self._plan.allocation_id, pack.pack_id) + 1
-            left = events_left(events, self._plan.allocation_id, pack)
-            pack = EventPack(
-                pack_id=pack.pack_id,
-                nodes=pack.nodes,
-                task_id=pack.task_id,
-                spec=pack.spec,
-                events=left,
-                event_seconds=pack.event_seconds,
-            )
+        pack = effect.pack
+        incarnation = last_incarnation(self._folder, pack.pack_id) + 1
+        if not isinstance(pack, MergePack):
+            for work in pack.work:
+                self._spool.events(work.task_id).mkdir(parents=True, exist_ok=True)
+            left = work_left(self._spool, self._plan.allocation_id, pack)
+            pack = replace(pack, work=left)  # type: ignore[arg-type]  # as many as before
         run = PackRun(
             allocation_id=self._plan.allocation_id,
             spool=str(self._spool.path),
@@ -160,19 +206,27 @@ class Head:
         run_file = self._folder.packs / f"{pack.pack_id}-i{incarnation}.json"
         try:
             write_message(run_file, PACK_RUN, run)
-            started = self._launcher.start(
-                _MODULES[pack.kind], run_file, ranks=pack.nodes, log=self._folder.logs / f"{pack.pack_id}.log"
-            )
+            started = self._start(pack, run_file)
         except (SchedulerFailed, OSError) as problem:
             self._note("pack-not-started", pack=pack.pack_id, error=str(problem))
             self._do(self._rules.on_exit(pack.pack_id, str(problem), time.monotonic()))
             return
-        self._note(
-            "pack-started", pack=pack.pack_id, kind=pack.kind, task=pack.task_id, incarnation=incarnation
-        )
+        self._note("pack-started", pack=pack.pack_id, kind=pack.kind, incarnation=incarnation)
         self._running[pack.pack_id] = started
         self._lines[pack.pack_id] = b""
+        self._heard[pack.pack_id] = time.monotonic()
         self._selector.register(started.reports, selectors.EVENT_READ, lambda: self._on_reports(pack.pack_id))
+
+    def _start(self, pack: Pack, run_file: Path) -> RunningPack:
+        log = self._folder.logs / f"{pack.pack_id}.log"
+        module = _MODULES[pack.kind]
+        if isinstance(pack, MpiJobPack):
+            job = pack.work[0].spec.job_request
+            ranks = job.ranks_per_node if job is not None else 1
+            return self._launcher.start_mpi_job(
+                module, run_file, nodes=pack.nodes, ranks_per_node=ranks, log=log
+            )
+        return self._launcher.start(module, run_file, ranks=pack.nodes, log=log)
 
     def _tell(self, effect: Tell) -> None:
         pack = self._running.get(effect.pack_id)
@@ -205,7 +259,12 @@ class Head:
             return
         if status.pack_id != pack_id:
             return
+        now = time.monotonic()
+        self._busy_s += status.cores_busy * (now - self._heard.get(pack_id, now))
+        self._heard[pack_id] = now
         before = self._rules.packs[pack_id].status
+        if status.told_to_end and not (before.told_to_end or self._rules.draining):
+            self._note("told-to-end", pack=pack_id)
         self._do(self._rules.on_report(status, time.monotonic()))
         if (before.state, before.idle) != (status.state, status.idle):
             self._written = 0.0

@@ -9,22 +9,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from hpcpanda.allocation.pack_work import Work, added, topped_up, without_epochs, without_task
 from hpcpanda.allocation.plan import (
+    AddWork,
     AllocationPlan,
     Drain,
-    EventPack,
+    EndWork,
     InboxMessage,
-    LeasedEvents,
+    MergePack,
+    MpiJobPack,
     Pack,
     PackStatus,
     Revoke,
     StartPack,
+    ToPack,
     TopUp,
+    WorkPack,
 )
-from hpcpanda.domain.intervals import EMPTY, IntervalSet
 
 RESTARTS: Final = 3
-"""A pack that dies so often without finishing an event in between is not started again."""
+"""A pack that dies so often without finishing an event or job in between is not started again."""
 
 _KILL_AFTER_S: Final = 10.0
 """A pack that has not ended so long after its grace time is killed."""
@@ -32,7 +36,7 @@ _KILL_AFTER_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Start a pack (again), with what its journals show to be left of its events."""
+    """Start a pack (again), with what its journals show to be left of its work."""
 
     pack: Pack
     seconds: float
@@ -43,7 +47,7 @@ class Tell:
     """Pass a message on to a running pack."""
 
     pack_id: str
-    message: TopUp | Revoke | Drain
+    message: ToPack
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,13 @@ class Kill:
     pack_id: str
 
 
-Effect = Launch | Tell | Kill
-_Events = tuple[LeasedEvents, ...]
+@dataclass(frozen=True, slots=True)
+class CountNodes:
+    """Ask the batch system how many nodes are left, and tell :meth:`HeadRules.on_nodes`; a question that has not been
+    answered yet is asked anew."""
+
+
+Effect = Launch | Tell | Kill | CountNodes
 
 
 @dataclass(slots=True)
@@ -69,14 +78,35 @@ class PackLife:
     idle_since: float | None = None
     kill_at: float | None = None
     again: bool = False
-    revoked: set[int] = field(default_factory=set)
+    died: str | None = None
+    """How, while it is not decided whether it is started again."""
+    revoked: set[tuple[int, int]] = field(default_factory=set)
+    """``(task_id, epoch)`` under which nothing is done any more."""
 
-    @property
-    def events(self) -> tuple[LeasedEvents, ...]:
-        """All events given to an event pack, revoked ones left out."""
-        if not isinstance(self.pack, EventPack):
-            return ()
-        return tuple(part for part in self.pack.events if part.epoch not in self.revoked)
+    def change(self, change: Callable[[Work], Work]) -> None:
+        """Change what a work pack has to do."""
+        if isinstance(self.pack, WorkPack):
+            self.pack = replace(self.pack, work=_unrevoked(change(self.pack.work), self.revoked))
+
+    def give_up(self) -> None:
+        """It is not started again."""
+        self.over = True
+        error = self.status.error or (f"the pack died: {self.died}" if self.died is not None else None)
+        self.status = replace(self.status, state="ended", error=error, cores_busy=0.0, occupancy=())
+        self.died = None
+
+    def shrink(self, nodes: int) -> None:
+        """Make do with fewer nodes, where that can be."""
+        if isinstance(self.pack, WorkPack) and 0 < nodes < self.pack.nodes:
+            self.pack = replace(self.pack, nodes=nodes)
+
+    def revoke(self, task_id: int, epochs: tuple[int, ...]) -> None:
+        """Nothing is done under these epochs any more."""
+        self.revoked.update((task_id, epoch) for epoch in epochs)
+        if isinstance(self.pack, MpiJobPack):
+            (work,) = _unrevoked(self.pack.work, self.revoked)
+            self.pack = replace(self.pack, work=(work,))
+        self.change(lambda work: work)
 
 
 class HeadRules:
@@ -87,14 +117,20 @@ class HeadRules:
         self._nodes = plan.nodes
         self._deadline = now + plan.walltime_s - self._settings.margin_s
         self._draining = False
+        self._counting = False
         self._quiet_since = now
-        self._waiting = list(plan.packs)
+        self._waiting = [_new_life(pack) for pack in plan.packs]
         self.packs: dict[str, PackLife] = {}
 
     @property
     def draining(self) -> bool:
         """Whether nothing new is started any more."""
         return self._draining
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that can be used, as far as is known."""
+        return self._nodes
 
     @property
     def ended(self) -> bool:
@@ -106,35 +142,31 @@ class HeadRules:
         self._quiet_since = now
         match message:
             case StartPack(pack=pack):
-                if pack.pack_id not in self.packs and not self._is_waiting(pack.pack_id):
-                    self._waiting.append(pack)
+                if self._life(pack.pack_id) is None:
+                    self._waiting.append(_new_life(pack))
                 return []  # the next tick starts it: a top-up or a revoke may follow at once
-            case TopUp():
-                return self._top_up(message, now)
-            case Revoke():
-                life = self.packs.get(message.pack_id)
-                if life is None:
-                    self._change_waiting(message.pack_id, lambda e: _without(e, message.epochs))
-                    return []
-                life.revoked.update(message.epochs)
-                return [Tell(message.pack_id, message)] if life.running else []
             case Drain(pack_id=None):
                 return self.drain(message.grace_s, now)
             case Drain(pack_id=pack_id):
-                self._waiting = [p for p in self._waiting if p.pack_id != pack_id]
+                self._waiting = [p for p in self._waiting if p.pack.pack_id != pack_id]
                 life = self.packs.get(pack_id or "")
                 return self._drain_pack(life, message.grace_s, now) if life else []
+            case _:
+                life = self._life(message.pack_id)
+                return self._change(life, message, now) if life is not None else []
 
     def on_report(self, status: PackStatus, now: float) -> list[Effect]:
         """A pack has said how it is doing."""
         life = self.packs[status.pack_id]
-        life.status = status
-        if status.events_done:
+        life.status = replace(status, nodes=life.pack.nodes)
+        if status.done:
             life.fruitless = 0
         if not status.idle:
             life.idle_since = None
         elif life.idle_since is None:
             life.idle_since = now
+        if status.told_to_end and not self._draining:
+            return self.drain(self._settings.grace_s, now)
         return []
 
     def on_exit(self, pack_id: str, how: str, now: float) -> list[Effect]:
@@ -144,18 +176,39 @@ class HeadRules:
         life.running = False
         life.kill_at = None
         self._quiet_since = now
-        if life.status.state in ("ended", "failed"):
-            life.over = not (life.again and life.status.state == "ended")
+        if life.status.state == "ended":
+            life.over = not life.again
             life.again = False
             return self.tick(now)
         life.fruitless += 1
-        if self._draining or (told_to_end and not life.again) or life.fruitless > RESTARTS:
-            life.over = True
-            error = life.status.error or f"the pack died: {how}"
-            life.status = replace(life.status, state="ended", error=error, cores_busy=0.0, occupancy=())
+        life.died = how
+        if self._draining or (told_to_end and not life.again):
+            life.give_up()
             return self.tick(now)
         life.again = False
-        return [self._launch(life, now)]
+        life.status = _starting(life.status)
+        self._counting = True
+        return [CountNodes()]
+
+    def on_nodes(self, left: int | None, now: float) -> list[Effect]:
+        """The batch system has said how many nodes are left, or nothing: packs that died start again on those."""
+        self._counting = False
+        lost = left is not None and 0 < left < self._nodes
+        if left is not None and lost:
+            self._nodes = left
+        effects: list[Effect] = []
+        for life in self.packs.values():
+            if life.died is None:
+                continue
+            if lost:
+                life.fruitless = 0
+                life.shrink(self._free_nodes)
+            if self._draining or life.fruitless > RESTARTS:
+                life.give_up()
+            else:
+                life.died = None
+                effects += self._launch_if_free(life, now)
+        return effects + self.tick(now)
 
     def drain(self, grace_s: float, now: float) -> list[Effect]:
         """End all packs within the grace time, and the allocation."""
@@ -176,7 +229,7 @@ class HeadRules:
             if idle and now - (life.idle_since or now) >= self._settings.linger_s:
                 effects += self._drain_pack(life, self._settings.grace_s, now)
         effects += self._start_waiting(now)
-        if any(p.running for p in self.packs.values()):
+        if self._counting or any(p.running for p in self.packs.values()):
             self._quiet_since = now
         elif not effects and now - self._quiet_since >= self._settings.linger_s:
             self._draining = True
@@ -191,82 +244,102 @@ class HeadRules:
             due.append(self._quiet_since + self._settings.linger_s)
         return max(0.0, min(due) - now)
 
-    def _top_up(self, message: TopUp, now: float) -> list[Effect]:
-        life = self.packs.get(message.pack_id)
-        if life is None:
-            self._change_waiting(message.pack_id, lambda e: join(e + message.events))
+    def _change(
+        self, life: PackLife, message: TopUp | AddWork | EndWork | Revoke, now: float
+    ) -> list[Effect]:
+        """Change what a pack has to do, and tell it if it runs."""
+        match message:
+            case TopUp(task_id=task_id, events=events):
+                return self._more(life, message, lambda work: topped_up(work, task_id, events), now)
+            case AddWork(work=more):
+                return self._more(life, message, lambda work: added(work, more), now)
+            case EndWork(task_id=task_id):
+                life.change(lambda work: without_task(work, task_id))
+            case Revoke():
+                life.revoke(message.task_id, message.epochs)
+        return [Tell(message.pack_id, message)] if life.running else []
+
+    def _more(
+        self, life: PackLife, message: TopUp | AddWork, change: Callable[[Work], Work], now: float
+    ) -> list[Effect]:
+        if not isinstance(life.pack, WorkPack):
             return []
-        if not isinstance(life.pack, EventPack):
-            return []
-        life.pack = replace(life.pack, events=join(life.pack.events + message.events))
+        life.change(change)
         life.idle_since = None
+        if life.pack.pack_id not in self.packs:  # it has not been started yet
+            return []
         if life.running and life.kill_at is None:
             return [Tell(message.pack_id, message)]
-        if life.running:  # it is being drained: another run of it takes the new events
+        if life.running:  # it is being drained: another run of it takes the new work
             life.again = True
             return []
-        if self._draining or life.status.state == "failed":
+        if self._draining:
             return []
         life.over = False
         return self._start_waiting(now)
 
     def _start_waiting(self, now: float) -> list[Effect]:
         """Start packs for which nodes are free, in order."""
-        if self._draining:
+        if self._draining or self._counting:
             return []
         effects: list[Effect] = []
         for life in self.packs.values():
             if not life.running and not life.over:
                 effects += self._launch_if_free(life, now)
-        while self._waiting and self._waiting[0].nodes <= self._free_nodes:
-            pack = self._waiting.pop(0)
-            status = PackStatus(pack_id=pack.pack_id, task_id=pack.task_id, state="starting")
-            life = self.packs[pack.pack_id] = PackLife(pack, status)
+        while self._waiting and min(self._waiting[0].pack.nodes, self._nodes) <= self._free_nodes:
+            life = self._waiting.pop(0)
+            self.packs[life.pack.pack_id] = life
             effects += self._launch_if_free(life, now)
         return effects
 
-    def _is_waiting(self, pack_id: str) -> bool:
-        return any(p.pack_id == pack_id for p in self._waiting)
-
-    def _change_waiting(self, pack_id: str, change: Callable[[_Events], _Events]) -> None:
-        """Change the events of a pack that has not been started yet."""
-        for i, pack in enumerate(self._waiting):
-            if pack.pack_id == pack_id and isinstance(pack, EventPack):
-                self._waiting[i] = replace(pack, events=change(pack.events))
+    def _life(self, pack_id: str) -> PackLife | None:
+        """The pack, started or waiting."""
+        waiting = next((w for w in self._waiting if w.pack.pack_id == pack_id), None)
+        return self.packs.get(pack_id) or waiting
 
     @property
     def _free_nodes(self) -> int:
         return self._nodes - sum(p.pack.nodes for p in self.packs.values() if p.running)
 
     def _launch_if_free(self, life: PackLife, now: float) -> list[Effect]:
+        life.shrink(self._nodes)
+        if life.pack.nodes > self._nodes:  # its work is undone, and for another allocation
+            life.give_up()
+            return []
         return [self._launch(life, now)] if life.pack.nodes <= self._free_nodes else []
 
     def _launch(self, life: PackLife, now: float) -> Launch:
         life.running = True
         life.idle_since = None
-        life.status = replace(life.status, state="starting", idle=False, cores_busy=0.0, occupancy=())
-        pack = life.pack
-        if isinstance(pack, EventPack):
-            pack = replace(pack, events=life.events)
-        return Launch(pack, max(0.0, self._deadline - now))
+        life.status = replace(_starting(life.status), nodes=life.pack.nodes)
+        return Launch(life.pack, max(0.0, self._deadline - now))
 
     def _drain_pack(self, life: PackLife, grace_s: float, now: float) -> list[Effect]:
         if not life.running:
+            if not life.over:  # it died, or waits for nodes
+                life.give_up()
             return []
         kill_at = now + grace_s + _KILL_AFTER_S
         life.kill_at = min(kill_at, life.kill_at or kill_at)
-        if isinstance(life.pack, EventPack):
-            return [Tell(life.pack.pack_id, Drain(grace_s=grace_s))]
-        return []
+        if isinstance(life.pack, MergePack):
+            return []
+        return [Tell(life.pack.pack_id, Drain(grace_s=grace_s))]
 
 
-def _without(parts: _Events, epochs: tuple[int, ...]) -> _Events:
-    return tuple(part for part in parts if part.epoch not in epochs)
+def _new_life(pack: Pack) -> PackLife:
+    if isinstance(pack, WorkPack):
+        work: Work = ()
+        for more in pack.work:
+            work = added(work, more)
+        pack = replace(pack, work=work)
+    return PackLife(pack, PackStatus(pack_id=pack.pack_id, state="starting", nodes=pack.nodes))
 
 
-def join(parts: tuple[LeasedEvents, ...]) -> tuple[LeasedEvents, ...]:
-    """One part an epoch."""
-    by_epoch: dict[int, IntervalSet] = {}
-    for part in parts:
-        by_epoch[part.epoch] = by_epoch.get(part.epoch, EMPTY) | part.events
-    return tuple(LeasedEvents(epoch=e, events=s) for e, s in by_epoch.items())
+def _starting(status: PackStatus) -> PackStatus:
+    return replace(status, state="starting", idle=False, cores_busy=0.0, occupancy=())
+
+
+def _unrevoked(work: Work, revoked: set[tuple[int, int]]) -> Work:
+    for task_id, epoch in revoked:
+        work = without_epochs(work, task_id, (epoch,))
+    return work

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
+import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from hpcpanda.allocation.forkserver import die_with_parent
+from hpcpanda.allocation.launch_words import find_launcher, job_launcher, with_counts
 from hpcpanda.domain.errors import SchedulerFailed
 from hpcpanda.domain.site import LauncherSettings
+
+MPI_PREFIX: Final = "HPCPANDA_MPI_PREFIX"
+"""Variable of the program of an MPI job: the words in front of the user's command, quoted for a shell."""
 
 
 class RunningPack(Protocol):
@@ -49,25 +54,28 @@ class PackLauncher(Protocol):
         """
         ...
 
+    def start_mpi_job(
+        self, module: str, run_file: Path, *, nodes: int, ranks_per_node: int, log: Path
+    ) -> RunningPack:
+        """Start ``python -m module run_file`` once, beside the head; ``MPI_PREFIX`` tells it how to start MPI ranks.
+
+        Raises:
+            SchedulerFailed: it cannot be started.
+        """
+        ...
+
     def close(self) -> None:
         """Nothing will be started any more."""
         ...
 
 
 def launch_command(settings: LauncherSettings, ranks: int) -> list[str]:
-    """The words in front of the program.
+    """The words in front of a pack's program.
 
     Raises:
         SchedulerFailed: the launcher is neither beside the Python interpreter nor on PATH.
     """
-    first, *rest = (word.replace("{ranks}", str(ranks)) for word in settings.command)
-    beside = Path(sys.executable).parent / first
-    found = str(beside) if "/" not in first and beside.exists() else shutil.which(first)
-    if found is None:
-        raise SchedulerFailed(
-            f"launcher {first!r} is neither beside {sys.executable} nor on PATH; check launcher.command of the site file"
-        )
-    return [found, *rest]
+    return find_launcher(with_counts(settings.command, nodes=ranks, ranks_per_node=1))
 
 
 class DirectLauncher:
@@ -78,11 +86,25 @@ class DirectLauncher:
 
     def start(self, module: str, run_file: Path, *, ranks: int, log: Path) -> RunningPack:
         """Start a pack; see :class:`PackLauncher`."""
-        command = [*launch_command(self._settings, ranks), sys.executable, "-m", module, str(run_file)]
+        launcher = launch_command(self._settings, ranks)
+        return self._started([*launcher, sys.executable, "-m", module, str(run_file)], log)
+
+    def start_mpi_job(
+        self, module: str, run_file: Path, *, nodes: int, ranks_per_node: int, log: Path
+    ) -> RunningPack:
+        """Start an MPI job; see :class:`PackLauncher`."""
+        words = with_counts(job_launcher(self._settings), nodes=nodes, ranks_per_node=ranks_per_node)
+        environment = os.environ | {MPI_PREFIX: shlex.join(find_launcher(words))}
+        return self._started([sys.executable, "-m", module, str(run_file)], log, environment)
+
+    def _started(
+        self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> RunningPack:
         with log.open("ab") as stderr:
             try:
                 process = subprocess.Popen(
                     command,
+                    env=environment,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stderr,

@@ -24,7 +24,8 @@ from parsl.executors import MPIExecutor
 from parsl.launchers import SimpleLauncher
 from parsl.providers import LocalProvider
 
-from hpcpanda.allocation.launch import RunningPack
+from hpcpanda.allocation.launch import MPI_PREFIX, RunningPack
+from hpcpanda.allocation.launch_words import job_launcher, parsl_options
 from hpcpanda.allocation.plan import AllocationPlan
 from hpcpanda.domain.errors import SchedulerFailed
 
@@ -46,6 +47,8 @@ class ParslLauncher:
                 f"Parsl finds its nodes in one of {', '.join(_NODE_LISTS)}, and none is set: this is no batch job; "
                 "set nodes.oversubscribe or launcher.packs = 'direct' in the site file"
             )
+        self._pack_options = parsl_options(plan.site.launcher.command)
+        self._job_options = parsl_options(job_launcher(plan.site.launcher))
         self._folder = Path(tempfile.mkdtemp(prefix="hpcpanda-parsl-"))
         self._sockets = Path(
             tempfile.mkdtemp(prefix="hpcpanda-", dir="/tmp")
@@ -78,15 +81,34 @@ class ParslLauncher:
 
     def start(self, module: str, run_file: Path, *, ranks: int, log: Path) -> RunningPack:
         """Start a pack; see :class:`~hpcpanda.allocation.launch.PackLauncher`."""
+        line = f"$PARSL_MPI_PREFIX {_program(module, run_file)}"
+        return self._submitted(line, log, nodes=ranks, ranks_per_node=1, options=self._pack_options)
+
+    def start_mpi_job(
+        self, module: str, run_file: Path, *, nodes: int, ranks_per_node: int, log: Path
+    ) -> RunningPack:
+        """Start an MPI job; see :class:`~hpcpanda.allocation.launch.PackLauncher`."""
+        line = f'env {MPI_PREFIX}="$PARSL_MPI_PREFIX" {_program(module, run_file)}'
+        return self._submitted(
+            line, log, nodes=nodes, ranks_per_node=ranks_per_node, options=self._job_options
+        )
+
+    def _submitted(
+        self, line: str, log: Path, *, nodes: int, ranks_per_node: int, options: str
+    ) -> RunningPack:
         self._started += 1
         stem = self._folder / str(self._started)
-        words = ["env", f"TMPDIR={tempfile.gettempdir()}", sys.executable, "-m", module, str(run_file)]
         pack = _ParslPack(stem)
         pack.future = self._app(
-            shlex.join(words),
+            line,
             str(stem),
             str(log),
-            parsl_resource_specification={"num_nodes": ranks, "ranks_per_node": 1, "num_ranks": ranks},
+            parsl_resource_specification={
+                "num_nodes": nodes,
+                "ranks_per_node": ranks_per_node,
+                "num_ranks": nodes * ranks_per_node,
+                "launcher_options": options,
+            },
         )
         return pack
 
@@ -98,10 +120,15 @@ class ParslLauncher:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _command(words: str, stem: str, log: str, *, parsl_resource_specification: dict[str, Any]) -> str:
+def _program(module: str, run_file: Path) -> str:
+    """The shell words of a program, with the temporary folder of the head instead of Parsl's."""
+    return shlex.join(["env", f"TMPDIR={tempfile.gettempdir()}", sys.executable, "-m", module, str(run_file)])
+
+
+def _command(line: str, stem: str, log: str, *, parsl_resource_specification: dict[str, Any]) -> str:
     """The shell line of a pack: its process number first, so that it can be ended."""
     del parsl_resource_specification
-    return f"echo $$ >{stem}.pid; exec $PARSL_MPI_PREFIX {words} <{stem}.in >{stem}.out 2>>{log}"
+    return f"echo $$ >{stem}.pid; exec {line} <{stem}.in >{stem}.out 2>>{log}"
 
 
 class _ParslPack:

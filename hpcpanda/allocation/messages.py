@@ -1,4 +1,4 @@
-"""What node agents and the pack's coordinator (rank 0) say to each other over MPI."""
+"""What node agents and the coordinator of a task's events (rank 0) say to each other over MPI."""
 
 from __future__ import annotations
 
@@ -62,8 +62,6 @@ class Report:
     failed: tuple[FailedPiece, ...] = ()
     seconds: float = 0.0
     """Wall seconds of the ``done`` events."""
-    occupancy: tuple[float, ...] = ()
-    """Busy share of each core since the last time it was reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

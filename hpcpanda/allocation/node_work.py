@@ -84,6 +84,7 @@ class NodeWork:
         self._left = 0
         self._waiting = False
         self._stopped = False
+        self._reserved: frozenset[int] = frozenset()
         self._done: dict[int, IntervalSet] = {}
         self._back: dict[int, IntervalSet] = {}
         self._failed: list[FailedPiece] = []
@@ -94,6 +95,11 @@ class NodeWork:
     def stopped(self) -> bool:
         """Whether nothing new is started any more."""
         return self._stopped
+
+    @property
+    def _closed(self) -> bool:
+        """Whether no worker is given anything."""
+        return self._stopped or len(self._reserved) == len(self.slots)
 
     @property
     def hungry(self) -> bool:
@@ -121,7 +127,7 @@ class NodeWork:
         self._left = chunk.left
         for piece in chunk.pieces:
             self._put(piece)
-        if self._stopped:
+        if self._closed:
             self._return_pool()
 
     def stop(self) -> None:
@@ -142,7 +148,9 @@ class NodeWork:
         if self._waiting or self._stopped:
             return None
         cost = self._cost.event_seconds
-        slots = len(self.slots)
+        slots = len(self.slots) - len(self._reserved)
+        if not slots:
+            return None
         if cost is None:
             hold = slots
         else:
@@ -156,7 +164,11 @@ class NodeWork:
         """The next ranges for a worker, if it should get some now."""
         work = self.slots[slot]
         cost = self._cost.event_seconds
-        if not self._pool or (work.outstanding and (cost is None or work.events * cost > PREFETCH_S)):
+        if (
+            slot in self._reserved
+            or not self._pool
+            or (work.outstanding and (cost is None or work.events * cost > PREFETCH_S))
+        ):
             return None
         piece = self._pool[0]
         if piece.suspect:
@@ -235,29 +247,37 @@ class NodeWork:
         for epoch, events in work.outstanding.items():
             pieces += [Piece(epoch=epoch, first=r.first, last=r.last) for r in events.ranges()]
         for piece in pieces:
-            if self._stopped:
+            if self._closed:
                 self._give_back(piece.epoch, piece.events)
             else:
                 self._put(piece, front=True)
         work.outstanding = {}
         self._after(work, now)
 
-    def report(self, now: float, *, occupancy_over: float | None = None) -> Report | None:
-        """What the coordinator has not heard yet; with core occupancy over the last seconds if asked."""
-        if not (self.has_news or occupancy_over):
+    def report(self) -> Report | None:
+        """What the coordinator has not heard yet."""
+        if not self.has_news:
             return None
-        occupancy: tuple[float, ...] = ()
-        if occupancy_over:
-            occupancy = tuple(self._busy_share(s, now, occupancy_over) for s in self.slots)
         report = Report(
             done=leased(self._done),
             back=leased(self._back),
             failed=tuple(self._failed),
             seconds=self._seconds,
-            occupancy=occupancy,
         )
         self._done, self._back, self._failed, self._seconds = {}, {}, [], 0.0
         return report
+
+    def busy_seconds(self, now: float) -> list[float]:
+        """For how long each worker had work since the last call."""
+        return [_take_busy(work, now) for work in self.slots]
+
+    # ---- cores that jobs take ----
+
+    def reserve(self, slots: frozenset[int]) -> None:
+        """From now on just these slots get nothing new; what no other worker can run goes back."""
+        self._reserved = slots
+        if self._closed:
+            self._return_pool()
 
     def _put(self, piece: Piece, *, front: bool = False) -> None:
         (self._pool.appendleft if front else self._pool.append)(piece)
@@ -279,10 +299,11 @@ class NodeWork:
                 work.busy_s += now - work.busy_since
                 work.busy_since = None
 
-    def _busy_share(self, work: SlotWork, now: float, over: float) -> float:
-        busy = work.busy_s
-        if work.busy_since is not None:
-            busy += now - work.busy_since
-            work.busy_since = now
-        work.busy_s = 0.0
-        return min(1.0, busy / over)
+
+def _take_busy(work: SlotWork, now: float) -> float:
+    busy = work.busy_s
+    if work.busy_since is not None:
+        busy += now - work.busy_since
+        work.busy_since = now
+    work.busy_s = 0.0
+    return busy

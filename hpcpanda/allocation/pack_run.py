@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import TypeAdapter
-
 from hpcpanda.allocation.plan import Pack
 from hpcpanda.domain.site import Site
+from hpcpanda.events.adapter import Adapter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,4 +25,4 @@ class PackRun:
     """Unix seconds at which all ranges must have ended: however long the ranks take to start, it stays."""
 
 
-PACK_RUN: TypeAdapter[PackRun] = TypeAdapter(PackRun)
+PACK_RUN: Adapter[PackRun] = Adapter(PackRun)

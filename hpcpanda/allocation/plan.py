@@ -14,7 +14,7 @@ from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.task import TaskSpec
 
-_STRICT: dict[str, object] = {"extra": "forbid"}
+_STRICT: dict[str, object] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,19 +28,48 @@ class LeasedEvents:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EventPack:
-    """A pack that streams events of one task to all cores of its nodes."""
+class TaskWork:
+    """Events, or jobs, of one task for a pack."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    spec: TaskSpec
+    events: tuple[LeasedEvents, ...]
+    """Numbers of events, or of jobs when the task has jobs."""
+    event_seconds: float | None = None
+    """Core-seconds an event, or a job, if known."""
+
+    @property
+    def of_jobs(self) -> bool:
+        """Whether it consists of jobs."""
+        return self.spec.jobs is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkPack:
+    """A pack that runs jobs of any number of tasks, and streams events of one task at a time to the cores that are free."""
 
     __pydantic_config__: ClassVar = _STRICT
 
     pack_id: str
     nodes: int
-    task_id: int
-    spec: TaskSpec
-    events: tuple[LeasedEvents, ...]
-    event_seconds: float | None = None
-    """Core-seconds an event, if known."""
-    kind: Literal["events"] = "events"
+    work: tuple[TaskWork, ...]
+    """One entry a task; at most one of events."""
+    kind: Literal["work"] = "work"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MpiJobPack:
+    """A pack that is one MPI job, on nodes of its own."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    pack_id: str
+    nodes: int
+    work: tuple[TaskWork]
+    """A single job of the task, under one epoch."""
+    kind: Literal["mpi-job"] = "mpi-job"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +104,7 @@ class MergePack:
     kind: Literal["merge"] = "merge"
 
 
-Pack = EventPack | MergePack
+Pack = WorkPack | MpiJobPack | MergePack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +123,37 @@ class AllocationPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopUp:
-    """More events for a pack that runs."""
+    """More events, or jobs, of a task that the pack has."""
 
     __pydantic_config__: ClassVar = _STRICT
 
     pack_id: str
+    task_id: int
     events: tuple[LeasedEvents, ...]
     kind: Literal["top-up"] = "top-up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddWork:
+    """A task that the pack has not had yet. A second task of events begins when the first has ended."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    pack_id: str
+    work: TaskWork
+    kind: Literal["add-work"] = "add-work"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndWork:
+    """Be done with a task: its running ranges and jobs have ``grace_s`` to finish, the rest stays undone."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    pack_id: str
+    task_id: int
+    grace_s: float
+    kind: Literal["end-work"] = "end-work"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,18 +168,19 @@ class StartPack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revoke:
-    """Stop working under these epochs; what is journalled of them stays where it is."""
+    """Stop working under these epochs of a task; what is journalled of them stays where it is."""
 
     __pydantic_config__: ClassVar = _STRICT
 
     pack_id: str
+    task_id: int
     epochs: tuple[int, ...]
     kind: Literal["revoke"] = "revoke"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """Start no new range, finish what fits into ``grace_s``, flush, end."""
+    """Start no new range and no new job, finish what fits into ``grace_s``, flush, end."""
 
     __pydantic_config__: ClassVar = _STRICT
 
@@ -136,7 +190,38 @@ class Drain:
     kind: Literal["drain"] = "drain"
 
 
-InboxMessage = TopUp | StartPack | Revoke | Drain
+ToPack = TopUp | AddWork | EndWork | Revoke | Drain
+"""What the head passes on to a running pack."""
+InboxMessage = ToPack | StartPack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskProgress:
+    """How a pack is doing with one of its tasks."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    state: Literal["running", "ended", "failed"] = "running"
+    """``failed``: the task cannot be run here at all."""
+    done: int = 0
+    """Events, or jobs, that this start of the pack has finished."""
+    per_second: float = 0.0
+    """Recent rate of them."""
+    event_seconds: float | None = None
+    """Core-seconds that one costs."""
+    cores: int = 0
+    """Cores that jobs of it hold; for a task of events, those that jobs leave to it."""
+    cores_busy: float = 0.0
+    """Mean number of cores at work on it since the last status."""
+    waiting: int = 0
+    """Events, or jobs, not begun."""
+    backlog_s: float = 0.0
+    """Those in seconds of the cores that it could have."""
+    idle: bool = False
+    """Nothing to hand out and nothing in hand."""
+    error: str | None = None
+    """Why it failed: the task's fault at this site."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +231,7 @@ class PackStatus:
     __pydantic_config__: ClassVar = _STRICT
 
     pack_id: str
-    task_id: int
-    state: Literal["starting", "running", "ended", "failed"]
+    state: Literal["starting", "running", "ended"]
     incarnation: int = 0
     """How often the pack was started again after it died."""
     cores: int = 0
@@ -155,19 +239,32 @@ class PackStatus:
     """Mean number of cores at work since the last status."""
     occupancy: tuple[float, ...] = ()
     """The same for each core, 0..1: all cores of the first node, then of the next."""
-    events_done: int = 0
-    events_per_second: float = 0.0
-    event_seconds: float | None = None
-    backlog_s: float = 0.0
-    """Work in hand, in seconds of all the pack's cores."""
+    tasks: tuple[TaskProgress, ...] = ()
     idle: bool = False
-    """Nothing to hand out and nothing in hand."""
+    """Nothing to hand out and nothing in hand, of any task."""
+    job_cores: int = 0
+    """Cores that jobs hold or wait for."""
+    complaints: tuple[str, ...] = ()
+    """Nodes that get no jobs since they are at fault, each with the reason."""
+    nodes: int | None = None
+    """Nodes that the head has given it; fewer than planned where some were lost."""
+    told_to_end: bool = False
+    """The batch system has signalled the end to its ranks."""
     progress: float = 0.0
     """Share of its work that a merge pack has done, 0..1."""
     error: str | None = None
-    """Why the pack failed; a set-up error is the task's fault at this site."""
+    """Why the pack had to end."""
     result: dict[str, str | int] = field(default_factory=dict)
     """What a merge pack made: path, manifest, digest, size."""
+
+    @property
+    def done(self) -> int:
+        """Events and jobs that this start of the pack has finished."""
+        return sum(t.done for t in self.tasks)
+
+    def task(self, task_id: int) -> TaskProgress | None:
+        """How it is doing with a task."""
+        return next((t for t in self.tasks if t.task_id == task_id), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,3 +282,9 @@ class AllocationStatus:
     inbox_read: int
     """Number of the last inbox message acted on."""
     packs: tuple[PackStatus, ...]
+    life: int = 0
+    """How often the head has begun before: more than 0 after a requeue of its batch job."""
+    nodes: int | None = None
+    """Nodes that can be used, where some are known to be lost."""
+    busy_s: float = 0.0
+    """Core-seconds that cores were at work, in all lives of the head, whatever came of it."""

@@ -9,32 +9,32 @@ import time
 from collections import deque
 from typing import Any, Protocol
 
-from hpcpanda.allocation.messages import ToAgent, ToCoordinator
+from hpcpanda.allocation.rank_messages import ToDirector, ToRank
 
-_TO_AGENT, _TO_COORDINATOR = 1, 2
+_TO_RANK, _TO_DIRECTOR = 1, 2
 _LEAVE_NAP_S = 0.005
 
 
 class Ranks(Protocol):
-    """Messages between the agents and the coordinator of a pack; never blocks."""
+    """Messages between the ranks and the director of a pack; never blocks."""
 
     rank: int
     size: int
 
-    def to_agent(self, rank: int, message: ToAgent) -> None:
-        """Send to an agent; only rank 0 does."""
+    def to_rank(self, rank: int, message: ToRank) -> None:
+        """Send to a rank; only rank 0 does."""
         ...
 
-    def to_coordinator(self, message: ToCoordinator) -> None:
-        """Send to the coordinator on rank 0."""
+    def to_director(self, message: ToDirector) -> None:
+        """Send to the director on rank 0."""
         ...
 
-    def for_agent(self) -> list[ToAgent]:
-        """What has arrived for this rank's agent."""
+    def for_rank(self) -> list[ToRank]:
+        """What has arrived for this rank."""
         ...
 
-    def for_coordinator(self) -> list[tuple[int, ToCoordinator]]:
-        """What has arrived for the coordinator, with the sender's rank."""
+    def for_director(self) -> list[tuple[int, ToDirector]]:
+        """What has arrived for the director, with the sender's rank."""
         ...
 
     def close(self) -> None:
@@ -49,28 +49,28 @@ class OneRank:
     size = 1
 
     def __init__(self) -> None:
-        self._agent: deque[ToAgent] = deque()
-        self._coordinator: deque[tuple[int, ToCoordinator]] = deque()
+        self._rank: deque[ToRank] = deque()
+        self._director: deque[tuple[int, ToDirector]] = deque()
 
-    def to_agent(self, rank: int, message: ToAgent) -> None:
-        """Queue for the agent."""
+    def to_rank(self, rank: int, message: ToRank) -> None:
+        """Queue for the one rank."""
         assert rank == 0
-        self._agent.append(message)
+        self._rank.append(message)
 
-    def to_coordinator(self, message: ToCoordinator) -> None:
-        """Queue for the coordinator."""
-        self._coordinator.append((0, message))
+    def to_director(self, message: ToDirector) -> None:
+        """Queue for the director."""
+        self._director.append((0, message))
 
-    def for_agent(self) -> list[ToAgent]:
-        """Take all for the agent."""
-        messages = list(self._agent)
-        self._agent.clear()
+    def for_rank(self) -> list[ToRank]:
+        """Take all for the one rank."""
+        messages = list(self._rank)
+        self._rank.clear()
         return messages
 
-    def for_coordinator(self) -> list[tuple[int, ToCoordinator]]:
-        """Take all for the coordinator."""
-        messages = list(self._coordinator)
-        self._coordinator.clear()
+    def for_director(self) -> list[tuple[int, ToDirector]]:
+        """Take all for the director."""
+        messages = list(self._director)
+        self._director.clear()
         return messages
 
     def close(self) -> None:
@@ -90,30 +90,30 @@ class MpiRanks:
         self._local = OneRank()
         self._sending: list[Any] = []
 
-    def to_agent(self, rank: int, message: ToAgent) -> None:
-        """Send to an agent, by queue when it is on this rank."""
+    def to_rank(self, rank: int, message: ToRank) -> None:
+        """Send to a rank, by queue when it is on this rank."""
         if rank == self.rank:
-            self._local.to_agent(0, message)
+            self._local.to_rank(0, message)
         else:
-            self._send(message, rank, _TO_AGENT)
+            self._send(message, rank, _TO_RANK)
 
-    def to_coordinator(self, message: ToCoordinator) -> None:
+    def to_director(self, message: ToDirector) -> None:
         """Send to rank 0, by queue from rank 0 itself."""
         if self.rank == 0:
-            self._local.to_coordinator(message)
+            self._local.to_director(message)
         else:
-            self._send(message, 0, _TO_COORDINATOR)
+            self._send(message, 0, _TO_DIRECTOR)
 
-    def for_agent(self) -> list[ToAgent]:
-        """Take all that has arrived for this rank's agent."""
-        arrived: list[ToAgent] = [m for _, m in self._arrived(_TO_AGENT)]
-        return self._local.for_agent() + arrived
+    def for_rank(self) -> list[ToRank]:
+        """Take all that has arrived for this rank."""
+        arrived: list[ToRank] = [m for _, m in self._arrived(_TO_RANK)]
+        return self._local.for_rank() + arrived
 
-    def for_coordinator(self) -> list[tuple[int, ToCoordinator]]:
+    def for_director(self) -> list[tuple[int, ToDirector]]:
         """Take all that has arrived at rank 0."""
         if self.rank != 0:
             return []
-        return self._local.for_coordinator() + self._arrived(_TO_COORDINATOR)
+        return self._local.for_director() + self._arrived(_TO_DIRECTOR)
 
     def close(self) -> None:
         """Leave together: until all ranks are here, what still arrives is received and dropped.
@@ -133,8 +133,8 @@ class MpiRanks:
         self._sending.append(self._comm.isend(message, dest=rank, tag=tag))
 
     def _drop_arrived(self) -> None:
-        self._arrived(_TO_AGENT)
-        self._arrived(_TO_COORDINATOR)
+        self._arrived(_TO_RANK)
+        self._arrived(_TO_DIRECTOR)
         time.sleep(_LEAVE_NAP_S)
 
     def _arrived(self, tag: int) -> list[tuple[int, Any]]:

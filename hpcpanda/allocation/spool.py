@@ -18,17 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from hpcpanda.allocation.plan import AllocationPlan, AllocationStatus, InboxMessage, Pack
+from hpcpanda.allocation.plan import AllocationPlan, AllocationStatus, InboxMessage
 from hpcpanda.domain.errors import CorruptData
+from hpcpanda.events.adapter import Adapter
 
 M = TypeVar("M")
 
-PLAN: TypeAdapter[AllocationPlan] = TypeAdapter(AllocationPlan)
-STATUS: TypeAdapter[AllocationStatus] = TypeAdapter(AllocationStatus)
-MESSAGE: TypeAdapter[InboxMessage] = TypeAdapter(InboxMessage)
-PACK: TypeAdapter[Pack] = TypeAdapter(Pack)
+PLAN: Adapter[AllocationPlan] = Adapter(AllocationPlan)
+STATUS: Adapter[AllocationStatus] = Adapter(AllocationStatus)
+MESSAGE: Adapter[InboxMessage] = Adapter(InboxMessage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def journal_pattern(allocation_id: str, pack_id: str = "*") -> str:
     return f"{allocation_id}-{pack_id}-i*-r*.journal"
 
 
-def write_message(path: Path, adapter: TypeAdapter[M], message: M, *, durable: bool = True) -> None:
+def write_message(path: Path, adapter: Adapter[M], message: M, *, durable: bool = True) -> None:
     """Write under a temporary name, sync, rename: readers see all of it or nothing.
 
     ``durable=False`` leaves the syncs out, for what is only of the moment.
@@ -141,7 +141,7 @@ def write_message(path: Path, adapter: TypeAdapter[M], message: M, *, durable: b
             os.close(fd)
 
 
-def read_message(path: Path, adapter: TypeAdapter[M]) -> M:
+def read_message(path: Path, adapter: Adapter[M]) -> M:
     """Read what :func:`write_message` wrote.
 
     Raises:

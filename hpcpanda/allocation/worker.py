@@ -17,12 +17,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from pydantic import TypeAdapter
-
 from hpcpanda.allocation.board import Board
 from hpcpanda.allocation.wire import COMMAND, FAILED_HEAD, FRAME, SCHEMA_RIGHT, WorkerFrame
 from hpcpanda.domain.errors import HpcPandaError, InvalidValue
 from hpcpanda.domain.ledger import ERROR_TEXT_LIMIT
+from hpcpanda.events.adapter import Adapter
 from hpcpanda.events.columns import BYTES, Buffer, Schema, encode
 from hpcpanda.payload.forms import Runner
 
@@ -34,7 +33,7 @@ _LOOK_S: Final = 0.02
 _ENTRY: Final = struct.Struct("<IHHQQQQIfdfI")
 """One :data:`hpcpanda.events.journal.ENTRY`."""
 
-_SCHEMA = TypeAdapter(Schema)
+_SCHEMA: Adapter[Schema] = Adapter(Schema)
 
 _RIGHT: Final = COMMAND.unpack(SCHEMA_RIGHT)[1]
 

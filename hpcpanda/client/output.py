@@ -80,3 +80,11 @@ def duration(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def rate(per_second: float, unit: str) -> str:
+    """A rate as people say it: ``1,200 events/s``, ``30 jobs/min``, ``2 jobs/h``."""
+    for seconds, name in ((1, "s"), (60, "min")):
+        if per_second * seconds >= 1 or not per_second:
+            return f"{per_second * seconds:,.0f} {unit}s/{name}"
+    return f"{per_second * 3600:,.0f} {unit}s/h"

@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from hpcpanda.client.cli_context import CliContext, Printed
-from hpcpanda.client.output import OutputMode, duration, table
+from hpcpanda.client.output import OutputMode, duration, rate, table
 from hpcpanda.client.task_file import load_task
 from hpcpanda.client.watch import describe
 from hpcpanda.client.watch import watch as watch_task
+from hpcpanda.dispatcher.wording import counted
 from hpcpanda.domain.exchange import Task
 from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.task import JobRequest
 
 app = typer.Typer(no_args_is_help=True, help="Submit tasks, see where they are, get their outputs.")
 
@@ -37,7 +39,9 @@ def submit(
     with cli.connection.open() as client:
         task = client.submit(spec)
         cli.output.result(
-            task, table=f"task {task.task_id} accepted: {task.progress.total:,} events", quiet=[task.task_id]
+            task,
+            table=f"task {task.task_id} accepted: {task.progress.total:,} {spec.unit}s",
+            quiet=[task.task_id],
         )
         if watch:
             _leave(watch_task(client, task.task_id), cli)
@@ -63,13 +67,13 @@ def list_tasks(
             t.state,
             t.owner,
             f"{t.progress.done:,}",
-            f"{t.progress.total:,}",
+            f"{t.progress.total:,} {t.spec.unit}s",
             t.progress.failed,
-            f"{t.progress.events_per_second:,.0f}",
+            rate(t.progress.events_per_second, t.spec.unit),
         )
         for t in page.tasks
     ]
-    shown = table("task", "name", "state", "owner", "done", "events", "failed", "events/s", rows=rows)
+    shown = table("task", "name", "state", "owner", "done", "of", "failed", "rate", rows=rows)
     cli.output.result(page, table=shown, quiet=[t.task_id for t in page.tasks])
     if page.next_after is not None:
         cli.output.say(f"more: --after {page.next_after}")
@@ -117,10 +121,11 @@ def outputs(context: typer.Context, task_id: TaskId, output: Printed = OutputMod
     cli = CliContext.of(context, output)
     with cli.connection.open() as client:
         found = client.outputs(task_id)
+        unit = client.task(task_id).spec.unit
     rows = [(f.path, str(f.events), f.size, f.digest) for f in found.files]
     cli.output.result(
         found,
-        table=table("file", "events", "bytes", "digest", rows=rows),
+        table=table("file", f"{unit}s", "bytes", "digest", rows=rows),
         quiet=[f.path for f in found.files],
     )
 
@@ -129,17 +134,18 @@ def outputs(context: typer.Context, task_id: TaskId, output: Printed = OutputMod
 def failures(
     context: typer.Context,
     task_id: TaskId,
-    after: Annotated[int | None, typer.Option(help="Next page: events above this number.")] = None,
+    after: Annotated[int | None, typer.Option(help="Next page: events or jobs above this number.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=1000)] = 100,
     output: Printed = OutputMode.TABLE,
 ) -> None:
-    """List the events that were set aside, each with its error."""
+    """List the events or jobs that were set aside, each with its error."""
     cli = CliContext.of(context, output)
     with cli.connection.open() as client:
         page = client.failures(task_id, after=after, limit=limit)
+        unit = client.task(task_id).spec.unit
     rows = [(f.event, f.attempts, f.error) for f in page.events]
     cli.output.result(
-        page, table=table("event", "attempts", "error", rows=rows), quiet=[f.event for f in page.events]
+        page, table=table(unit, "attempts", "error", rows=rows), quiet=[f.event for f in page.events]
     )
     if page.next_after is not None:
         cli.output.say(f"more: --after {page.next_after}")
@@ -147,22 +153,41 @@ def failures(
 
 def _fields(task: Task) -> list[tuple[str, str]]:
     p = task.progress
-    cost = f"{p.event_seconds * 1000:.3g} ms of a core" if p.event_seconds else "not measured yet"
+    unit = task.spec.unit
+    job = task.spec.job_request
+    counts = f"{p.done:,} done, {p.leased:,} leased, {p.ready:,} ready, {p.failed:,} failed of {p.total:,}"
     rows = [
         ("task", str(task.task_id)),
         ("name", task.spec.name),
         ("owner", task.owner),
         ("state", str(task.state)),
-        (
-            "events",
-            f"{p.done:,} done, {p.leased:,} leased, {p.ready:,} ready, {p.failed:,} failed of {p.total:,}",
-        ),
-        ("cost of an event", cost),
+        (f"{unit}s", counts),
+        *([] if job is None else [("a job asks for", _request(job))]),
+        (f"cost of {'an event' if job is None else 'a job'}", _cost(p.event_seconds, job)),
         *([] if task.state.final else [("now", describe(task))]),
         ("created", _when(task.created)),
         ("changed", f"{_when(task.updated)} ({duration(task.updated - task.created)} later)"),
     ]
     return [*rows, ("message", task.message)] if task.message else rows
+
+
+def _cost(core_seconds: float | None, job: JobRequest | None) -> str:
+    if not core_seconds:
+        return "not measured yet"
+    return f"{core_seconds * 1000:.3g} ms of a core" if job is None else f"{core_seconds:,.1f} core-seconds"
+
+
+def _request(job: JobRequest) -> str:
+    """What a job asks for, in words."""
+    place = counted(job.cores, "core")
+    if job.nodes > 1:
+        place = f"{job.nodes} nodes, {counted(job.ranks_per_node, 'rank')} on each"
+    words = [place, f"{job.memory_mb:,} MiB", f"{duration(job.walltime_s)} at most"]
+    if job.gpus:
+        words.append(counted(job.gpus, "GPU") + (" a node" if job.nodes > 1 else ""))
+    if job.clones > 1:
+        words.append(f"{job.clones} clones")
+    return ", ".join(words)
 
 
 def _when(unix_seconds: float) -> str:

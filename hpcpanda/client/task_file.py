@@ -19,8 +19,8 @@ def load_task(path: Path | str) -> TaskSpec:
     """The task that a file describes.
 
     Input files may be given as plain paths, or without ``events``: they are counted now. Their paths and
-    those of ``payload.python_path`` are taken relative to the folder of the task file, which is also what
-    ``{here}`` stands for in the command and environment of a payload.
+    those of ``payload.python_path`` and ``payload.inputs`` are taken relative to the folder of the task file, which
+    is also what ``{here}`` stands for in the command, environment and inputs of a payload, and in ``container``.
 
     Raises:
         InvalidValue: the file cannot be read or a field is wrong; the message names both.
@@ -35,6 +35,8 @@ def load_task(path: Path | str) -> TaskSpec:
     folder = path.absolute().parent
     try:
         _resolve_payload(document.get("payload"), folder)
+        if isinstance(document.get("container"), str):
+            document["container"] = document["container"].replace("{here}", str(folder))
         _describe_inputs(document.get("inputs"), folder)
         return _SPEC.validate_python(document)
     except ValidationError as error:
@@ -45,21 +47,25 @@ def load_task(path: Path | str) -> TaskSpec:
 
 
 def _resolve_payload(payload: object, folder: Path) -> None:
-    """Make ``python_path`` absolute, and fill in ``{here}`` in words and variables of commands."""
+    """Make paths absolute, and fill in ``{here}`` in words, variables and inputs of commands."""
     if not isinstance(payload, dict):
         return
-    here = str(folder)
+
+    def here(value: object) -> object:
+        return value.replace("{here}", str(folder)) if isinstance(value, str) else value
+
     match payload.get("python_path"):
         case list(entries):
             payload["python_path"] = [str(folder / e) if isinstance(e, str) else e for e in entries]
     match payload.get("command"):
         case list(words):
-            payload["command"] = [w.replace("{here}", here) if isinstance(w, str) else w for w in words]
+            payload["command"] = [here(word) for word in words]
     match payload.get("environment"):
         case dict(values):
-            payload["environment"] = {
-                k: v.replace("{here}", here) if isinstance(v, str) else v for k, v in values.items()
-            }
+            payload["environment"] = {name: here(value) for name, value in values.items()}
+    match payload.get("inputs"):
+        case list(paths):
+            payload["inputs"] = [str(folder / p) if isinstance(p, str) else p for p in map(here, paths)]
 
 
 def _describe_inputs(inputs: object, folder: Path) -> None:

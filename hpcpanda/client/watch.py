@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from hpcpanda.client.output import duration, plain_console
+from hpcpanda.client.output import duration, plain_console, rate
 from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.domain.errors import Unavailable
 from hpcpanda.domain.exchange import Task
@@ -42,7 +42,7 @@ def follow(client: DispatcherClient, task_id: int, *, poll_s: float = _POLL_S) -
 def describe(task: Task) -> str:
     """One line: rate, busy cores, time left."""
     p = task.progress
-    words = [f"{p.events_per_second:,.0f} events/s"]
+    words = [rate(p.events_per_second, task.spec.unit)]
     if p.cores:
         words.append(f"cores {p.cores_busy:.1f} of {p.cores} busy")
     left = p.total - p.done - p.failed
@@ -62,10 +62,8 @@ def watch(client: DispatcherClient, task_id: int) -> Task:
         for last in follow(client, task_id):
             if time.monotonic() - said >= 5.0 or last.state.final:
                 said = time.monotonic()
-                console.print(
-                    f"task {task_id} {last.state}: {last.progress.done:,} of {last.progress.total:,} events, {describe(last)}",
-                    soft_wrap=True,
-                )
+                progress = f"{last.progress.done:,} of {last.progress.total:,} {last.spec.unit}s"
+                console.print(f"task {task_id} {last.state}: {progress}, {describe(last)}", soft_wrap=True)
     else:
         columns = (
             TextColumn("{task.fields[state]}"),

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from hpcpanda.domain.states import TaskEvent, TaskState, next_task_state
+from hpcpanda.domain.task import JobRequest
 
 RATE_SECONDS = 30.0
 """Memory of the recent rate of finished events."""
@@ -43,6 +44,15 @@ class Account:
     created: float
     updated: float
     message: str | None = None
+    job: JobRequest | None = None
+    """What each job asks for; None for a task of events."""
+    in_container: bool = False
+    """Its commands run in a container."""
+
+    @property
+    def unit(self) -> str:
+        """What it consists of, in words: ``event`` or ``job``."""
+        return "event" if self.job is None else "job"
 
     @property
     def event_seconds(self) -> float | None:

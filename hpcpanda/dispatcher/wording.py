@@ -1,4 +1,4 @@
-"""Words for people: what is wrong with a document, a line a field; numbers of events."""
+"""Words for people: what is wrong with a document, a line a field; numbers of events and jobs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from typing import Any
 
 from hpcpanda.domain.errors import InvalidValue
 
-FORMS = {"CallablePayload": "callable", "CommandPayload": "command", "ProcessPayload": "process"}
+FORMS = {
+    "CallablePayload": "callable",
+    "CommandPayload": "command",
+    "ProcessPayload": "process",
+    "JobPayload": "job",
+}
 """Names under which a validator tries the forms of a payload."""
 
 
-def events(count: int) -> str:
-    """``1 event``, ``5 events``."""
-    return "1 event" if count == 1 else f"{count} events"
+def counted(count: int, unit: str) -> str:
+    """``1 event``, ``5 jobs``."""
+    return f"1 {unit}" if count == 1 else f"{count} {unit}s"
 
 
 def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[str]:

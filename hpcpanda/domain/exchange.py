@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.ledger import FailedEvent
+from hpcpanda.domain.room import Room
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import TaskSpec
 from hpcpanda.domain.validation import MAX_EVENTS, require_between, require_name
@@ -20,11 +21,13 @@ _STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": Tru
 
 MAX_UPDATES = 10_000
 """Most updates of one kind in a sync."""
+MAX_WITHOUT = 1000
+"""Most tasks that a request for work can leave out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where the events of a task are, and how fast they come."""
+    """Where the events, or jobs, of a task are, and how fast they come."""
 
     __pydantic_config__: ClassVar = _STRICT
 
@@ -34,7 +37,7 @@ class Progress:
     done: int
     failed: int
     event_seconds: float | None = None
-    """Core-seconds an event costs, as measured; None before the first commit."""
+    """Core-seconds an event, or job, costs, as measured; None before the first commit."""
     events_per_second: float = 0.0
     """Recent rate of finished events."""
     cores_busy: float = 0.0
@@ -75,7 +78,7 @@ class TaskPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedEventPage:
-    """One page of a task's failed events, by event number."""
+    """One page of a task's failed events, or jobs, by number."""
 
     __pydantic_config__: ClassVar = _STRICT
 
@@ -191,6 +194,12 @@ class Capacity:
     """For how long."""
     task_id: int | None = None
     """Only work of this task (an allocation that runs it wants more)."""
+    only: Literal["events", "jobs"] | None = None
+    """Only tasks of events, or of jobs."""
+    room: Room | None = None
+    """Largest job that can be taken; without it none is leased."""
+    without: tuple[int, ...] = ()
+    """Tasks of which nothing is wanted now, at most 1000."""
     wait_s: float = 0.0
     """How long the dispatcher may hold the answer back until there is work, 0..30 s."""
 
@@ -198,11 +207,13 @@ class Capacity:
         require_between("cores", self.cores, 1, 10**9)
         require_between("seconds", self.seconds, 0.001, 1e8)
         require_between("wait_s", self.wait_s, 0.0, 30.0)
+        if len(self.without) > MAX_WITHOUT:
+            raise InvalidValue("without", f"more than {MAX_WITHOUT} tasks; leave out those that matter most")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseGrant:
-    """Events leased to an edge."""
+    """Events, or jobs, leased to an edge."""
 
     __pydantic_config__: ClassVar = _STRICT
 
@@ -212,7 +223,7 @@ class LeaseGrant:
     spec: TaskSpec
     expires_in_s: float
     event_seconds: float | None = None
-    """Measured core-seconds an event, if known."""
+    """Measured core-seconds an event, or job, if known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,15 +138,19 @@ class EventLedger:
         """Whether every event is done or failed."""
         return len(self.done) + len(self.failed) == len(self.space)
 
-    def grant(self, *, holder: str, limit: int, expires: float) -> EventLease | None:
-        """Lease the first ``limit`` ready events under a new epoch; None when nothing is ready."""
-        taken, rest = self.ready.take(limit)
+    def grant(
+        self, *, holder: str, limit: int, expires: float, among: IntervalSet | None = None
+    ) -> EventLease | None:
+        """Lease the first ``limit`` ready events, of those ``among`` if said, under a new epoch; None when there are
+        none."""
+        able = self.ready if among is None else self.ready & among
+        taken, _ = able.take(limit)
         if not taken:
             return None
         lease = EventLease(
             epoch=self.next_epoch, holder=holder, granted=taken, outstanding=taken, expires=expires
         )
-        self.ready = rest
+        self.ready -= taken
         self.leases[lease.epoch] = lease
         self.next_epoch += 1
         return lease

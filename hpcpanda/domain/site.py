@@ -12,6 +12,7 @@ from hpcpanda.domain.validation import require_between, require_name, require_no
 
 _STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
 _WORD = re.compile(r"[\w.@%+:,/=-]+")
+_BOUND = re.compile(r"/[^:,;\0\n]*")
 _CONSTRAINT = re.compile(r"[\w.@%+:,/=&|*()\[\]-]+")
 
 
@@ -75,6 +76,17 @@ class SchedulerSettings:
                 )
 
 
+class GpuKind(StrEnum):
+    """Whose GPUs a node has."""
+
+    CUDA = "cuda"
+    """NVIDIA: jobs see theirs by CUDA_VISIBLE_DEVICES."""
+    ROCM = "rocm"
+    """AMD: ROCR_VISIBLE_DEVICES."""
+    LEVEL_ZERO = "level-zero"
+    """Intel: ZE_AFFINITY_MASK."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
     """One node of the machine; all nodes of a site file are alike."""
@@ -89,6 +101,11 @@ class NodeSettings:
     """Memory of a node for workers, MiB."""
     gpus: int = 0
     """GPUs of a node, as the batch system counts them, that allocations ask for."""
+    gpu_kind: GpuKind = GpuKind.CUDA
+    """Whose GPUs they are: decides the variable that gives a job its own."""
+    scratch: str | None = None
+    """Node-local folder for the work folders of jobs and workers, absolute; ``$VARIABLES`` are filled in on the node.
+    The system's temporary folder when not said."""
     oversubscribe: bool = False
     """Nodes are only pretended: several share this machine (laptop, tests); workers are not pinned."""
 
@@ -97,6 +114,8 @@ class NodeSettings:
         require_between("nodes.cores", self.cores, 1, 4096)
         require_between("nodes.memory_mb", self.memory_mb, 64, 64_000_000)
         require_between("nodes.gpus", self.gpus, 0, 64)
+        if self.scratch is not None and not self.scratch.startswith(("/", "$")):
+            raise InvalidValue("nodes.scratch", f"{self.scratch!r} is not an absolute path")
 
 
 class PackVia(StrEnum):
@@ -117,12 +136,17 @@ class LauncherSettings:
     command: tuple[str, ...] = ("mpiexec", "-n", "{ranks}")
     """Words in front of the program; ``{ranks}`` is the number of nodes. ``mpiexec`` alone is looked up
     beside the Python interpreter first, where the MPICH wheel puts it."""
+    mpi_command: tuple[str, ...] | None = None
+    """Words in front of a user's MPI job on several nodes; ``{nodes}``, ``{ranks_per_node}`` and ``{ranks}``, the
+    number of all its ranks, are filled in. Made of ``command`` when not said."""
     packs: PackVia = PackVia.DIRECT
 
     def __post_init__(self) -> None:
         require_nonempty("launcher.command", self.command)
         if not any("{ranks}" in word for word in self.command):
             raise InvalidValue("launcher.command", "must name {ranks}, the number of MPI ranks")
+        if self.mpi_command is not None and not any("{ranks" in word for word in self.mpi_command):
+            raise InvalidValue("launcher.mpi_command", "must name {ranks} or {ranks_per_node}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,12 +189,59 @@ class LimitSettings:
     """Nodes of all allocations together; all of the site's when not said."""
     open_segment_mb: int = 1024
     """Segment files are rolled at this size, MiB."""
+    staging_streams: int = 2
+    """Files that are copied at a time, into the spool and out of it."""
+    staging_reserve_mb: int = 1024
+    """Inputs are copied only while more than this stays free on the file system of the spool, MiB."""
 
     def __post_init__(self) -> None:
         require_between("limits.allocations", self.allocations, 1, 10_000)
         if self.nodes is not None:
             require_between("limits.nodes", self.nodes, 1, 1_000_000)
         require_between("limits.open_segment_mb", self.open_segment_mb, 1, 1_000_000)
+        require_between("limits.staging_streams", self.staging_streams, 1, 64)
+        require_between("limits.staging_reserve_mb", self.staging_reserve_mb, 0, 1_000_000_000)
+
+
+class ContainerRuntime(StrEnum):
+    """What runs containers at a centre."""
+
+    APPTAINER = "apptainer"
+    SINGULARITY = "singularity"
+    SHIFTER = "shifter"
+    PODMAN = "podman"
+    PODMAN_HPC = "podman-hpc"
+    CHARLIECLOUD = "charliecloud"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSettings:
+    """How commands are run in containers."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    runtime: ContainerRuntime
+    """What runs them; the names of images are in its manner."""
+    program: str | None = None
+    """Its program, a path or a name on PATH; the runtime's usual one when not said."""
+    options: tuple[str, ...] = ()
+    """Further options for it, in front of the image."""
+    binds: tuple[str, ...] = ()
+    """Absolute paths that every container sees, under the same path; ``:rw`` behind one lets it write there."""
+    mounted: tuple[str, ...] = ()
+    """Folders that the runtime mounts by itself: what is below them need not be bound."""
+    gpu_options: tuple[str, ...] | None = None
+    """Options for a command that uses GPUs; those for NVIDIA's when not said."""
+
+    def __post_init__(self) -> None:
+        if self.program is not None and (not self.program or self.program.startswith("-")):
+            raise InvalidValue("containers.program", f"{self.program!r} is not a program")
+        for name in ("binds", "mounted"):
+            for path in getattr(self, name):
+                if not _BOUND.fullmatch(path.removesuffix(":rw") if name == "binds" else path):
+                    raise InvalidValue(
+                        f"containers.{name}", f"{path!r} is not an absolute path without ':', ',' and ';'"
+                    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,12 +285,25 @@ class Site:
     allocation: AllocationSettings = field(default_factory=AllocationSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     queue: QueueLimits = field(default_factory=QueueLimits)
+    containers: ContainerSettings | None = None
+    """Without it no command can be run in a container."""
 
     def __post_init__(self) -> None:
         require_name("name", self.name)
         if not self.spool.startswith("/"):
             raise InvalidValue("spool", f"{self.spool!r} is not an absolute path")
         self._require_within_queue()
+        self._require_gpu_options()
+
+    def _require_gpu_options(self) -> None:
+        containers, nodes = self.containers, self.nodes
+        if containers is None or containers.gpu_options is not None or not nodes.gpus:
+            return
+        if nodes.gpu_kind is not GpuKind.CUDA:
+            raise InvalidValue(
+                "containers.gpu_options",
+                f"say what {containers.runtime} needs for {nodes.gpu_kind} GPUs, such as ['--rocm']; [] for nothing",
+            )
 
     def _require_within_queue(self) -> None:
         queue, walltime_s = self.queue, self.allocation.walltime_s

@@ -89,15 +89,19 @@ class AllocationEvent(StrEnum):
 
     SUBMITTED = "submitted"
     STARTED = "started"
+    REQUEUED = "requeued"
+    """It ran, was ended, and waits to run again under the same name."""
     GONE = "gone"
     RECOVERED = "recovered"
 
 
 def next_allocation_state(state: AllocationState, event: AllocationEvent) -> AllocationState:
     """The state after ``event``. Batch systems report late, twice and out of order, so an event that
-    is behind the state changes nothing."""
+    is behind the state changes nothing. Only a requeue goes back, and only from running."""
     order = list(AllocationState)
     match event:
+        case AllocationEvent.REQUEUED:
+            return AllocationState.QUEUED if state is AllocationState.RUNNING else state
         case AllocationEvent.SUBMITTED:
             to = AllocationState.QUEUED
         case AllocationEvent.STARTED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
@@ -19,6 +20,7 @@ Scalar = str | int | float | bool
 """A value of a payload's settings."""
 
 _STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
+_CHECKSUM = re.compile(r"adler32:[0-9a-fA-F]{8}|sha256:[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +83,94 @@ class ProcessPayload:
         require_nonempty("payload.command", self.command)
 
 
-Payload = CallablePayload | CommandPayload | ProcessPayload
-"""The user's code, in one of its three forms; told apart by ``form``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPayload:
+    """A command run once a job, in a work folder of its own."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    command: tuple[str, ...]
+    """Words of the command; ``{job} {jobs} {seed} {cores} {gpus} {memory_mb}`` are filled in. No shell. With
+    several nodes it is started as an MPI program by the site's launcher."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables added to the job's environment; ``{job}`` and the others are filled in."""
+    inputs: tuple[str, ...] = ()
+    """Absolute paths of files, linked into the work folder under their own names; ``{job}`` is filled in."""
+    outputs: tuple[str, ...] = ()
+    """Files that the job must leave in its work folder; each becomes a member of the task's output.
+    ``stdout.txt`` and ``stderr.txt`` are what it prints. ``{job}`` is filled in."""
+    form: Literal["job"] = "job"
+
+    def __post_init__(self) -> None:
+        require_nonempty("payload.command", self.command)
+        if any("\0" in word for word in (*self.command, *self.environment.values())):
+            raise InvalidValue("payload.command", "holds a NUL, which no program can be given")
+        for name in self.environment:
+            if not name or "=" in name or "\0" in name:
+                raise InvalidValue("payload.environment", f"{name!r} does not name a variable")
+        for path in self.inputs:
+            if not path.startswith("/") or "\0" in path or path.rpartition("/")[2] in ("", ".", ".."):
+                raise InvalidValue("payload.inputs", f"{path!r} is not an absolute path of a file")
+        names = [path.rpartition("/")[2] for path in self.inputs]
+        taken = {*self.outputs, "stdout.txt", "stderr.txt"}
+        if len(set(names)) < len(names) or taken & set(names):
+            raise InvalidValue(
+                "payload.inputs",
+                "two files would have the same name in the work folder, or that of an output or of what a job prints",
+            )
+        for name in self.outputs:
+            parts = name.split("/")
+            if not name or name.startswith("/") or "\0" in name or {"", ".", ".."} & set(parts):
+                raise InvalidValue("payload.outputs", f"{name!r} is not a path inside the work folder")
+        if len(set(self.outputs)) != len(self.outputs):
+            raise InvalidValue("payload.outputs", "names a file twice")
+
+
+Payload = CallablePayload | CommandPayload | ProcessPayload | JobPayload
+"""The user's code, in one of its forms; told apart by ``form``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """What one job asks for; all jobs of a task ask alike."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    cores: int = 1
+    """Cores of one node, for a job on one node; a job on several nodes has them whole."""
+    memory_mb: int = 2000
+    """Memory on each of its nodes, MiB; a job whose processes use more is ended and has failed."""
+    gpus: int = 0
+    """GPUs on each of its nodes."""
+    nodes: int = 1
+    """Whole nodes of an MPI job; 1: a job on some cores of one node."""
+    ranks_per_node: int = 1
+    """MPI ranks on each node, for a job on several nodes."""
+    walltime_s: float = 3600.0
+    """A job that runs longer is ended and has failed. It starts only where so much time is left."""
+    disk_mb: int = 1000
+    """Most that the job may keep in its work folder, MiB."""
+    clones: int = 1
+    """The job is run so often at the same time; the first that succeeds counts, the others are ended."""
+
+    def __post_init__(self) -> None:
+        require_between("job.cores", self.cores, 1, 4096)
+        require_between("job.memory_mb", self.memory_mb, 16, 64_000_000)
+        require_between("job.gpus", self.gpus, 0, 64)
+        require_between("job.nodes", self.nodes, 1, 1_000_000)
+        require_between("job.ranks_per_node", self.ranks_per_node, 1, 4096)
+        require_between("job.walltime_s", self.walltime_s, 0.1, 1e7)
+        require_between("job.disk_mb", self.disk_mb, 0, 1_000_000_000)
+        require_between("job.clones", self.clones, 1, 16)
+        if self.nodes == 1 and self.ranks_per_node != 1:
+            raise InvalidValue("job.ranks_per_node", "is for jobs on several nodes; give 'cores' on one")
+        if self.nodes > 1 and self.clones > 1:
+            raise InvalidValue("job.clones", "are for jobs on one node")
+
+    def core_seconds(self, node_cores: int) -> float:
+        """Core-seconds that it may use at most, on nodes of so many cores."""
+        cores = self.cores if self.nodes == 1 else self.nodes * node_cores
+        return cores * self.walltime_s
 
 
 class InputFormat(StrEnum):
@@ -105,6 +193,10 @@ class InputFile:
     """Entries in the file; counted at submission."""
     clusters: tuple[int, ...] = ()
     """Entry numbers at which reading may start cheaply, increasing, without 0 and the end."""
+    size: int | None = None
+    """Bytes of the file; tested when it is copied by staging."""
+    checksum: str | None = None
+    """``adler32:`` and 8, or ``sha256:`` and 64 hexadecimal digits; tested when the file is copied by staging."""
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/") or "\0" in self.path:
@@ -113,6 +205,13 @@ class InputFile:
         cuts = (0, *self.clusters, self.events)
         if any(a >= b for a, b in pairwise(cuts)):
             raise InvalidValue("inputs.files.clusters", "must be increasing and inside the file")
+        if self.size is not None:
+            require_between("inputs.files.size", self.size, 1, MAX_EVENTS)
+        if self.checksum is not None and not _CHECKSUM.fullmatch(self.checksum):
+            raise InvalidValue(
+                "inputs.files.checksum",
+                f"{self.checksum!r} is neither 'adler32:' with 8 nor 'sha256:' with 64 hexadecimal digits",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,8 +318,36 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Staging:
+    """Where inputs are read from, and where outputs go."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    inputs: Literal["in-place", "copy"] = "in-place"
+    """``copy``: input files are copied into the site's spool before work that needs them is handed to nodes."""
+    destination: str | None = None
+    """Absolute folder at the site into which the merged file and its manifest are moved; they stay in the spool when
+    not said. ``{site}`` and ``{task}``, the task's number, are filled in; folders from the first of these on are made."""
+
+    def __post_init__(self) -> None:
+        folder = self.destination
+        if folder is None:
+            return
+        if not folder.startswith("/") or "\0" in folder or ".." in folder.split("/"):
+            raise InvalidValue("staging.destination", f"{folder!r} is not an absolute path without '..'")
+        if set(re.findall(r"\{[^{}]*\}", folder)) - {"{site}", "{task}"}:
+            raise InvalidValue(
+                "staging.destination", f"only {{site}} and {{task}} are filled in, in {folder!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """Everything a user says about a task. The event space is either ``events`` or the entries of ``inputs``."""
+    """Everything a user says about a task.
+
+    Its event space is ``events``, or the entries of ``inputs``, or its ``jobs``: the jobs of a task are numbered,
+    and their numbers are leased, journalled and merged as event numbers are.
+    """
 
     __pydantic_config__: ClassVar = _STRICT
 
@@ -232,6 +359,12 @@ class TaskSpec:
     """Size of the event space ``[0, events)``."""
     inputs: Inputs | None = None
     """Input files whose entries are the event space."""
+    jobs: int | None = None
+    """Number of independent jobs, for a payload of the form ``job``."""
+    job: JobRequest | None = None
+    """What each job asks for."""
+    container: str | None = None
+    """Image that commands run in, by the site's container runtime; as that runtime names images."""
     seed: int = 1
     """Task seed; with the event number it decides all randomness."""
     priority: int = 0
@@ -239,11 +372,14 @@ class TaskSpec:
     resources: Resources = field(default_factory=Resources)
     ranges: RangePolicy = field(default_factory=RangePolicy)
     loss: LossPolicy = field(default_factory=LossPolicy)
+    staging: Staging = field(default_factory=Staging)
 
     def __post_init__(self) -> None:
         require_name("name", self.name)
-        if (self.events is None) == (self.inputs is None):
-            raise InvalidValue("events", "say either 'events' or 'inputs', one of them")
+        if [self.events, self.inputs, self.jobs].count(None) != 2:
+            raise InvalidValue("events", "say one of 'events', 'inputs' and 'jobs'")
+        self._require_jobs()
+        self._require_stageable()
         if self.events is not None:
             require_between("events", self.events, 1, MAX_EVENTS)
         if self.inputs is not None and self.inputs.events > MAX_EVENTS:
@@ -255,7 +391,53 @@ class TaskSpec:
                 "output.format", "hdf5 needs a callable payload that returns arrays; use concat or zip"
             )
 
+    def _require_jobs(self) -> None:
+        is_job = isinstance(self.payload, JobPayload)
+        if is_job != (self.jobs is not None):
+            raise InvalidValue("jobs", "goes with a payload of the form 'job', and only with that")
+        if self.job is not None and not is_job:
+            raise InvalidValue(
+                "job", "is for payloads of the form 'job'; 'resources' says what a worker needs"
+            )
+        if self.jobs is not None:
+            require_between("jobs", self.jobs, 1, MAX_EVENTS)
+            if self.output.format is not OutputFormat.ZIP:
+                raise InvalidValue("output.format", "the files of jobs are merged into an archive; use zip")
+        if self.container is not None:
+            if isinstance(self.payload, CallablePayload):
+                raise InvalidValue("container", "is for commands; a callable runs in the workers' Python")
+            if not self.container or self.container.startswith("-") or "\0" in self.container:
+                raise InvalidValue("container", f"{self.container!r} does not name an image")
+
+    def _require_stageable(self) -> None:
+        if self.staging.inputs == "in-place":
+            return
+        if not self.input_paths:
+            raise InvalidValue("staging.inputs", "there are no inputs to copy; leave it out")
+        for path in self.input_paths:
+            if path.rpartition("/")[2] in ("", ".", ".."):
+                raise InvalidValue(
+                    "staging.inputs", f"{path!r} does not name a file, and only files are copied"
+                )
+
+    @property
+    def input_paths(self) -> tuple[str, ...]:
+        """Paths of all inputs; of jobs, with ``{job}`` to be filled in."""
+        if self.inputs is not None:
+            return tuple(f.path for f in self.inputs.files)
+        return self.payload.inputs if isinstance(self.payload, JobPayload) else ()
+
     @property
     def event_count(self) -> int:
-        """Number of events in the event space."""
-        return self.inputs.events if self.inputs is not None else (self.events or 0)
+        """Number of events, or jobs, in the event space."""
+        return self.inputs.events if self.inputs is not None else (self.events or self.jobs or 0)
+
+    @property
+    def unit(self) -> Literal["event", "job"]:
+        """What the event space consists of, in words."""
+        return "event" if self.jobs is None else "job"
+
+    @property
+    def job_request(self) -> JobRequest | None:
+        """What each job asks for; None when this is a task of events."""
+        return None if self.jobs is None else (self.job or JobRequest())

@@ -24,11 +24,12 @@ from typing import ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from hpcpanda.domain.errors import CorruptData
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.ledger import FailedEvent
+from hpcpanda.events.adapter import Adapter
 from hpcpanda.events.columns import Schema
 
 MAGIC: Final = b"HPJRNL1\n"
@@ -48,12 +49,17 @@ ENTRY: Final = np.dtype(
         ("cpu_s", "<f4"),  # processor seconds
         ("start", "<f8"),  # Unix seconds
         ("wall_s", "<f4"),
-        ("reserved", "<u4"),
+        ("cores", "<u4"),  # that were held for it, from the slot on; 0 means 1
     ]
 )
-"""One finished range; 64 bytes."""
+"""One finished range, or job; 64 bytes."""
 
 Entries = npt.NDArray[np.void]
+
+
+def core_seconds(entries: Entries) -> float:
+    """Core-seconds that the ranges or jobs took."""
+    return float((entries["wall_s"].astype(np.float64) * np.maximum(entries["cores"], 1)).sum())
 
 
 class FrameKind(IntEnum):
@@ -98,9 +104,9 @@ class FailedInEpoch:
     events: tuple[FailedEvent, ...]
 
 
-_HEADER = TypeAdapter(JournalHeader)
-_SCHEMA = TypeAdapter(Schema)
-_FAILED = TypeAdapter(FailedInEpoch)
+_HEADER: Adapter[JournalHeader] = Adapter(JournalHeader)
+_SCHEMA: Adapter[Schema] = Adapter(Schema)
+_FAILED: Adapter[FailedInEpoch] = Adapter(FailedInEpoch)
 
 
 def frame(kind: FrameKind, body: bytes = b"") -> bytes:

@@ -1,11 +1,13 @@
 """A ZIP archive with one stored member a range, in event order, always with ZIP64 fields.
 
-All headers have the same size and no dates, so they are made as arrays, not one by one.
+Headers have no dates, and with names of one length the same size, so they are made as arrays, not one by one.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +17,7 @@ from hpcpanda.domain.errors import MergeFailed
 from hpcpanda.merge.concat import byte_cells
 from hpcpanda.merge.digest import Stream
 from hpcpanda.merge.files import read_at, write_durable
-from hpcpanda.merge.layout import Layout
+from hpcpanda.merge.layout import Layout, Leads
 from hpcpanda.merge.plan import Numbers, Plan
 
 _DIGITS: Final = 12
@@ -54,30 +56,42 @@ def member_names(first: Numbers, last: Numbers) -> Numbers:
     return packed
 
 
-def _fill(records: Numbers, plan: Plan, names: Numbers) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """Members whose names have one length."""
+
+    rows: Numbers
+    """Which ranges they are."""
+    names: Numbers
+    flags: int = 0
+
+
+def _fill(records: Numbers, plan: Plan, named: Named) -> None:
+    names = named.names
     records["version"] = _VERSION
+    records["flags"] = named.flags
     records["date"] = _DATE
-    records["crc"] = plan.ranges.crc
+    records["crc"] = plan.ranges.crc[named.rows]
     records["packed32"] = records["size32"] = _ALL_ONES
     records["name_length"] = names.itemsize
     records["name"] = names
     records["extra_id"] = 1
-    records["size"] = records["packed"] = plan.ranges.length
+    records["size"] = records["packed"] = plan.ranges.length[named.rows]
 
 
-def local_headers(plan: Plan, names: Numbers) -> Numbers:
+def _local_headers(plan: Plan, named: Named) -> Numbers:
     """What stands in front of each member."""
-    layout = [("signature", "S4"), *_FACTS, ("name", names.dtype), *_ZIP64]
-    records = np.zeros(len(plan.ranges), dtype=np.dtype(layout))
-    _fill(records, plan, names)
+    layout = [("signature", "S4"), *_FACTS, ("name", named.names.dtype), *_ZIP64]
+    records = np.zeros(len(named.rows), dtype=np.dtype(layout))
+    _fill(records, plan, named)
     records["signature"] = b"PK\x03\x04"
     records["extra_length"] = 20
     records["extra_size"] = 16
     return records
 
 
-def central_directory(plan: Plan, names: Numbers, offsets: Numbers, begin: int) -> bytes:
-    """The list of members at the end of the file, at offset ``begin``."""
+def _directory_entries(plan: Plan, named: Named, offsets: Numbers) -> Numbers:
+    """What the list of members says of each."""
     layout = [
         ("signature", "S4"),
         ("made_by", "<u2"),
@@ -87,21 +101,20 @@ def central_directory(plan: Plan, names: Numbers, offsets: Numbers, begin: int) 
         ("internal", "<u2"),
         ("external", "<u4"),
         ("offset32", "<u4"),
-        ("name", names.dtype),
+        ("name", named.names.dtype),
         *_ZIP64,
         ("offset", "<u8"),
     ]
-    records = np.zeros(len(plan.ranges), dtype=np.dtype(layout))
-    _fill(records, plan, names)
+    records = np.zeros(len(named.rows), dtype=np.dtype(layout))
+    _fill(records, plan, named)
     records["signature"] = b"PK\x01\x02"
     records["made_by"] = _UNIX | _VERSION
     records["extra_length"] = 28
     records["extra_size"] = 24
     records["external"] = _MODE
     records["offset32"] = _ALL_ONES
-    records["offset"] = offsets
-    body = records.tobytes()
-    return body + _end(len(records), len(body), begin)
+    records["offset"] = offsets[named.rows]
+    return records
 
 
 def _end(members: int, size: int, begin: int) -> bytes:
@@ -133,19 +146,42 @@ def _end(members: int, size: int, begin: int) -> bytes:
     return end64 + locator + end
 
 
+def _in_order(rows: Sequence[Numbers], records: Sequence[Numbers]) -> Leads:
+    """Records of several lengths, in the order of the ranges they belong to."""
+    if len(records) == 1:
+        return Leads.of_records(records[0])
+    count = sum(len(r) for r in rows)
+    lengths = np.zeros(count, dtype=np.int64)
+    places = [memoryview(b"")] * count
+    for own, made in zip(rows, records, strict=True):
+        lengths[own] = made.itemsize
+        data, size = memoryview(made.tobytes()), made.itemsize
+        for number, row in enumerate(own.tolist()):
+            places[row] = data[number * size : (number + 1) * size]
+    before = np.concatenate(([0], np.cumsum(lengths)))
+    return Leads(data=memoryview(b"".join(places)), before=before)
+
+
+def lay_out_members(plan: Plan, members: Sequence[Named], temporary: Path) -> Layout:
+    """The archive without members' data; headers are written with it, the directory after it."""
+    cells = byte_cells(plan)
+    rows = [named.rows for named in members]
+    leads = _in_order(rows, [_local_headers(plan, named) for named in members])
+    offsets = cells.before[0][:-1] + leads.before[:-1]
+    begin = cells.size(0) + len(leads.data)
+    directory = _in_order(rows, [_directory_entries(plan, named, offsets) for named in members]).data
+    tail = bytes(directory) + _end(len(plan.ranges), len(directory), begin)
+    write_durable(temporary, b"")
+    return Layout(streams=(Stream(None, cells.size(0)),), cells=cells, bases=(0,), leads=leads, tail=tail)
+
+
 class ZipMerger:
     """One member a range."""
 
     def lay_out(self, plan: Plan, temporary: Path) -> Layout:
-        """The archive without members' data; headers are written with it, the directory after it."""
-        cells = byte_cells(plan)
+        """Members named by their events."""
         names = member_names(plan.ranges.first, plan.ranges.last)
-        leads = local_headers(plan, names)
-        offsets = cells.before[0][:-1] + np.arange(len(leads), dtype=np.int64) * leads.itemsize
-        begin = cells.size(0) + len(leads) * leads.itemsize
-        tail = central_directory(plan, names, offsets, begin)
-        write_durable(temporary, b"")
-        return Layout(streams=(Stream(None, cells.size(0)),), cells=cells, bases=(0,), leads=leads, tail=tail)
+        return lay_out_members(plan, [Named(rows=np.arange(len(names)), names=names)], temporary)
 
     def preview(self, plan: Plan, layout: Layout, output: Path) -> str | None:  # noqa: ARG002
         """Nothing to show before the copy."""

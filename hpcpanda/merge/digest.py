@@ -24,6 +24,7 @@ from hpcpanda.events.columns import Buffer, Column, Items, encode
 BLOCK: Final = 1 << 22
 """Bytes hashed as one block."""
 ALGORITHM: Final = "sha256-blocks"
+_MEMBERS: Final = Column(name="members", dtype="|u1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,21 @@ def digest_bytes(pieces: Iterable[Buffer] | Buffer) -> str:
     return combine([(Stream(None, blocks.size), blocks.hashes)])
 
 
+def digest_members(members: Sequence[tuple[str, Buffer]]) -> str:
+    """Digest of the named members of an archive of jobs: of what a serial run of the jobs leaves."""
+    blocks = _Blocks(data for _, data in members)
+    listed = list_members((name, len(data)) for name, data in members)
+    return combine([*listed, (Stream(None, blocks.size), blocks.hashes)])
+
+
+def list_members(members: Iterable[tuple[str, int]]) -> list[tuple[Stream, Sequence[bytes]]]:
+    """The stream that tells names and sizes of an archive's members, a line of JSON each; none without members."""
+    blocks = _Blocks(
+        json.dumps(member, ensure_ascii=True, separators=(",", ":")).encode() + b"\n" for member in members
+    )
+    return [(Stream(_MEMBERS, blocks.size), blocks.hashes)] if blocks.size else []
+
+
 def digest_columns(columns: Mapping[str, object]) -> str:
     """Digest of columns for all events: of what the payload returns for the whole event space.
 
@@ -114,7 +130,7 @@ def digest_file(path: Path, format: OutputFormat) -> str:  # noqa: A002 - the wo
         case OutputFormat.CONCAT:
             return digest_bytes(_file_pieces(path))
         case OutputFormat.ZIP:
-            return digest_bytes(_member_pieces(path))
+            return _digest_archive(path)
 
 
 def digest_sample(path: Path, events: int) -> str:
@@ -128,15 +144,23 @@ def _file_pieces(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def _member_pieces(path: Path) -> Iterator[bytes]:
+def _digest_archive(path: Path) -> str:
+    """Members in folders are those of jobs: their names and sizes count. Else the bytes alone do."""
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                with archive.open(member) as file:
-                    while piece := file.read(BLOCK):
-                        yield piece
-    except zipfile.BadZipFile as problem:
+            members = [(m.filename, m.file_size) for m in archive.infolist()]
+            listed = list_members(members) if any("/" in name for name, _ in members) else []
+            blocks = _Blocks(_member_pieces(archive))
+    except (zipfile.BadZipFile, NotImplementedError) as problem:
         raise CorruptData(f"{path}: {problem}") from problem
+    return combine([*listed, (Stream(None, blocks.size), blocks.hashes)])
+
+
+def _member_pieces(archive: zipfile.ZipFile) -> Iterator[bytes]:
+    for member in archive.infolist():
+        with archive.open(member) as file:
+            while piece := file.read(BLOCK):
+                yield piece
 
 
 def hdf5_columns(file: Any) -> dict[str, Any]:  # noqa: ANN401 - h5py has no types

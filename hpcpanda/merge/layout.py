@@ -61,6 +61,26 @@ class Cells:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Leads:
+    """Bytes in front of each range."""
+
+    data: memoryview
+    """All of them, one after the other."""
+    before: Numbers
+    """Bytes of the leads of all earlier ranges; one longer than there are ranges."""
+
+    @classmethod
+    def of_records(cls, records: Numbers) -> Leads:
+        """Leads of equal length, an array of them."""
+        before = np.arange(len(records) + 1, dtype=np.int64) * records.itemsize
+        return cls(data=memoryview(records.tobytes()), before=before)
+
+    def of(self, row: int) -> memoryview:
+        """The lead of one range."""
+        return self.data[self.before[row] : self.before[row + 1]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """The output file: streams, their places, what else is written."""
 
@@ -68,21 +88,20 @@ class Layout:
     cells: Cells
     bases: tuple[int, ...]
     """File offset of each stream's first byte (with leads: as if there were none)."""
-    leads: Numbers | None = None
-    """With one stream: bytes in front of each range, one element a range."""
+    leads: Leads | None = None
+    """With one stream: bytes in front of each range."""
     tail: bytes = b""
     """What follows the last range."""
-
-    @property
-    def lead(self) -> int:
-        """Bytes in front of each range."""
-        return 0 if self.leads is None else int(self.leads.itemsize)
+    known: tuple[tuple[Stream, Sequence[bytes]], ...] = ()
+    """Streams of the digest that are not copied, each with the hashes of its blocks; they come first."""
 
     def file_offset(self, stream: int, row: int) -> int:
         """Where in the file the cell of a range begins."""
-        return self.bases[stream] + self.cells.at(stream, row) + (row + 1) * self.lead
+        leads = 0 if self.leads is None else int(self.leads.before[row + 1])
+        return self.bases[stream] + self.cells.at(stream, row) + leads
 
     @property
     def tail_offset(self) -> int:
         """Where the tail is written."""
-        return self.bases[0] + self.streams[0].size + len(self.cells.rows[0]) * self.lead
+        leads = 0 if self.leads is None else int(self.leads.before[-1])
+        return self.bases[0] + self.streams[0].size + leads

@@ -13,6 +13,7 @@ from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.task import OutputFormat
 from hpcpanda.events.columns import Schema
 from hpcpanda.merge.plan import Plan
+from hpcpanda.merge.reports import ReportsRecord
 
 FORMAT = 1
 
@@ -45,10 +46,12 @@ class Manifest:
     size: int
     """Bytes of the merged file."""
     events: IntervalSet
-    """The events in the file, in this order."""
+    """The events or jobs in the file, in this order."""
     failed: IntervalSet = EMPTY
     schema: Schema
     sources: tuple[SourceRecord, ...]
+    reports: ReportsRecord | None = None
+    """Of a task of jobs: the file with the jobs' reports."""
     notes: tuple[str, ...] = ()
     provenance: dict[str, str] = field(default_factory=dict)
     hpcpanda: str

@@ -11,13 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 import hpcpanda
 from hpcpanda.domain.errors import HpcPandaError, MergeFailed
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.task import OutputFormat
+from hpcpanda.events.bundle import JobReport
 from hpcpanda.merge.archive import ZipMerger
+from hpcpanda.merge.bundles import JobOutputs, Surveyor, plan_files
+from hpcpanda.merge.checking import check
 from hpcpanda.merge.concat import ConcatMerger
-from hpcpanda.merge.copying import Copier, available_cores, check
+from hpcpanda.merge.copying import Copier
 from hpcpanda.merge.digest import digest_file
 from hpcpanda.merge.files import (
     remove_leftovers,
@@ -27,10 +32,13 @@ from hpcpanda.merge.files import (
     write_durable,
 )
 from hpcpanda.merge.hdf5 import Hdf5Merger
+from hpcpanda.merge.job_archive import JobArchiveMerger
 from hpcpanda.merge.layout import Layout
 from hpcpanda.merge.manifest import Manifest, dump_manifest, load_manifest, manifest_path, source_records
 from hpcpanda.merge.merger import Merger
 from hpcpanda.merge.plan import Plan, Source, make_plan
+from hpcpanda.merge.reading import available_cores
+from hpcpanda.merge.reports import ReportsRecord, reports_path, reports_stand, write_reports
 from hpcpanda.merge.view import remove_view
 
 MERGERS: Final[Mapping[OutputFormat, Merger]] = {
@@ -40,6 +48,10 @@ MERGERS: Final[Mapping[OutputFormat, Merger]] = {
 }
 _MOST_THREADS: Final = 8
 _FLUSH_S: Final = 0.02
+_SURVEY: Final = 0.25
+"""Share of the time of a merge of jobs that goes into looking at the bundles."""
+_COPY: Final = 0.6
+"""Share of the time, after that, that goes into copying."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +64,8 @@ class MergeResult:
     size: int
     """Bytes of the file."""
     events: IntervalSet
+    reports: Path | None = None
+    """Of a task of jobs: the file with the jobs' reports."""
 
 
 def merge(
@@ -61,6 +75,7 @@ def merge(
     output: Path,
     provenance: Mapping[str, str],
     failed: IntervalSet = EMPTY,
+    jobs: JobOutputs | None = None,
     progress: Callable[[float], None] | None = None,
     threads: int | None = None,
 ) -> MergeResult:
@@ -75,15 +90,19 @@ def merge(
         output: the merged file; an older one is replaced.
         provenance: free facts for the manifest.
         failed: events that are set aside for good, for the manifest.
+        jobs: for a task of jobs, what they leave; the sources hold a bundle a job, and the format is ZIP.
         progress: told the share that is done, 0 to 1, now and then.
         threads: how many to use; by default the cores of this process, up to 8.
 
     Raises:
-        MergeFailed: events are missing or double, columns differ, or the output cannot be written.
-        CorruptData: a segment or journal is damaged.
+        MergeFailed: events are missing or double, columns differ, jobs left other files than declared, or the
+            output cannot be written.
+        CorruptData: a segment, journal or bundle is damaged.
     """
     output = Path(output)
-    if standing := _standing(sources, format, output, failed):
+    if jobs is not None and format is not OutputFormat.ZIP:
+        raise MergeFailed(f"the files of jobs are merged into an archive, not {format}; use zip")
+    if standing := _standing(sources, format, output, failed, of_jobs=jobs is not None):
         remove_leftovers(output)
         remove_view(output)
         sync_folder(output.parent)
@@ -92,7 +111,10 @@ def merge(
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(output)
-        return _merge(plan, format, output, provenance, progress or _ignore, threads or _threads())
+        threads = threads or _threads()
+        with ThreadPoolExecutor(threads, thread_name_prefix="merge") as pool:
+            work = _Merging(plan, format, output, provenance, progress or _ignore, pool, threads)
+            return work.merge_ranges() if jobs is None else work.merge_jobs(jobs)
     except OSError as problem:
         raise MergeFailed(f"{output} cannot be written: {problem}; nothing was replaced") from problem
     finally:
@@ -100,66 +122,101 @@ def merge(
         remove_view(output)
 
 
-def _merge(
-    plan: Plan,
-    format: OutputFormat,  # noqa: A002
-    output: Path,
-    provenance: Mapping[str, str],
-    progress: Callable[[float], None],
-    threads: int,
-) -> MergeResult:
-    merger = MERGERS[format]
-    temporary = temporary_beside(output)
-    layout = merger.lay_out(plan, temporary)
-    note = merger.preview(plan, layout, output)
-    digest = _fill(merger, plan, layout, temporary, progress, threads)
-    manifest = Manifest(
-        file=output.name,
-        output_format=format,
-        digest=digest,
-        size=temporary.stat().st_size,
-        events=plan.events,
-        failed=plan.failed,
-        schema=plan.schema,
-        sources=source_records(plan),
-        notes=(note,) if note else (),
-        provenance=dict(provenance),
-        hpcpanda=hpcpanda.__version__,
-    )
-    described = temporary_beside(output, "manifest")
-    write_durable(described, dump_manifest(manifest))
-    described.replace(manifest_path(output))
-    temporary.replace(output)
-    sync_folder(output.parent)
-    progress(1.0)
-    return _result(output, manifest)
+@dataclass(frozen=True, slots=True)
+class _Merging:
+    """One merge under way."""
 
+    plan: Plan
+    format: OutputFormat
+    output: Path
+    provenance: Mapping[str, str]
+    progress: Callable[[float], None]
+    pool: ThreadPoolExecutor
+    threads: int
 
-def _fill(
-    merger: Merger,
-    plan: Plan,
-    layout: Layout,
-    temporary: Path,
-    progress: Callable[[float], None],
-    threads: int,
-) -> str:
-    """Copy the data, bring it to the disk, check it; gives the digest of what is in the file."""
-    total = max(1, plan.size)
-    fd = os.open(temporary, os.O_RDWR)
-    try:
-        with ThreadPoolExecutor(threads, thread_name_prefix="merge") as pool:
+    def merge_ranges(self) -> MergeResult:
+        """The output of events."""
+        return self._write(MERGERS[self.format], self.plan, 0.0)
+
+    def merge_jobs(self, outputs: JobOutputs) -> MergeResult:
+        """The archive of the jobs' files, and their reports."""
+        tables = [np.empty((0, len(outputs.outputs), 3), dtype=np.int64)]
+
+        def reports() -> Iterator[JobReport]:
+            for bundles in Surveyor(self.plan, outputs).survey(
+                self.pool, self.threads, lambda n: self._tell(0.0, _SURVEY, n)
+            ):
+                tables.append(bundles.files)
+                yield from bundles.reports
+
+        path = temporary_beside(self.output, "reports")
+        record = write_reports(path, reports(), self.plan, self.output)
+        names = [name for job in self.plan.ranges.first.tolist() for name in outputs.member_names(job)]
+        files = plan_files(self.plan, np.concatenate(tables))
+        return self._write(JobArchiveMerger(names), files, _SURVEY, (path, record))
+
+    def _write(
+        self, merger: Merger, content: Plan, begin: float, reports: tuple[Path, ReportsRecord] | None = None
+    ) -> MergeResult:
+        """Write what is to be copied, and put it into place.
+
+        Args:
+            merger: of the format.
+            content: what is to be copied.
+            begin: share of the work that is behind.
+            reports: the file with the jobs' reports.
+        """
+        temporary = temporary_beside(self.output)
+        layout = merger.lay_out(content, temporary)
+        note = merger.preview(content, layout, self.output)
+        digest = self._fill(merger, content, layout, temporary, begin)
+        manifest = Manifest(
+            file=self.output.name,
+            output_format=self.format,
+            digest=digest,
+            size=temporary.stat().st_size,
+            events=self.plan.events,
+            failed=self.plan.failed,
+            schema=self.plan.schema,
+            sources=source_records(self.plan),
+            reports=reports[1] if reports else None,
+            notes=(note,) if note else (),
+            provenance=dict(self.provenance),
+            hpcpanda=hpcpanda.__version__,
+        )
+        described = temporary_beside(self.output, "manifest")
+        write_durable(described, dump_manifest(manifest))
+        if reports:
+            reports[0].replace(reports_path(self.output))
+        described.replace(manifest_path(self.output))
+        sync_folder(self.output.parent)
+        temporary.replace(self.output)
+        sync_folder(self.output.parent)
+        self.progress(1.0)
+        return _result(self.output, manifest)
+
+    def _fill(self, merger: Merger, content: Plan, layout: Layout, temporary: Path, begin: float) -> str:
+        """Copy the data, bring it to the disk, check it; gives the digest of what is in the file."""
+        copied = begin + (1 - begin) * _COPY
+        fd = os.open(temporary, os.O_RDWR)
+        try:
             with _flushing(fd):
-                pieces = Copier(plan, layout, fd, pool, threads).copy(lambda n: progress(0.6 * n / total))
+                copier = Copier(content, layout, fd, self.pool, self.threads)
+                pieces = copier.copy(lambda n: self._tell(begin, copied, n))
                 if layout.tail:
                     write_at(fd, layout.tail_offset, layout.tail)
-                merger.inspect(plan, layout, temporary)
+                merger.inspect(content, layout, temporary)
                 digest = check(
-                    temporary, layout, pieces, pool, threads, lambda n: progress(0.6 + 0.4 * n / total)
+                    temporary, layout, pieces, self.pool, self.threads, lambda n: self._tell(copied, 1.0, n)
                 )
             os.fsync(fd)
-    finally:
-        os.close(fd)
-    return digest
+        finally:
+            os.close(fd)
+        return digest
+
+    def _tell(self, begin: float, end: float, size: int) -> None:
+        """Tell the share of a step that is done when so many bytes are."""
+        self.progress(begin + (end - begin) * size / max(1, self.plan.size))
 
 
 @contextmanager
@@ -192,6 +249,8 @@ def _standing(
     format: OutputFormat,  # noqa: A002
     output: Path,
     failed: IntervalSet,
+    *,
+    of_jobs: bool,
 ) -> MergeResult | None:
     """The result of an earlier merge of the very same sources, if it stands whole."""
     manifest = load_manifest(output)
@@ -203,8 +262,11 @@ def _standing(
         wanted == found
         and (manifest.format, manifest.output_format, manifest.failed) == (1, format, failed)
         and manifest.size == output.stat().st_size
+        and (manifest.reports is not None) == of_jobs
     )
     try:
+        if manifest.reports is not None and not reports_stand(output, manifest.reports):
+            return None
         if not same or digest_file(output, format) != manifest.digest:
             return None
     except (HpcPandaError, OSError):
@@ -219,6 +281,7 @@ def _result(output: Path, manifest: Manifest) -> MergeResult:
         digest=manifest.digest,
         size=manifest.size,
         events=manifest.events,
+        reports=reports_path(output) if manifest.reports is not None else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from hpcpanda.domain.errors import CorruptData, MergeFailed
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
+from hpcpanda.domain.ledger import FailedEvent
 from hpcpanda.events.columns import BYTES, Schema
 from hpcpanda.events.journal import ENTRY, Entries, entries_within, read_journal, segment_path
 
@@ -59,6 +60,8 @@ class Plan:
     ranges: Ranges
     events: IntervalSet
     failed: IntervalSet
+    failures: Mapping[int, FailedEvent]
+    """What the journals say of failed events."""
 
     @property
     def size(self) -> int:
@@ -86,8 +89,10 @@ def make_plan(sources: Sequence[Source], failed: IntervalSet = EMPTY) -> Plan:
     parts: list[Entries] = []
     kept: list[int] = []
     schemas: list[tuple[Path, Schema]] = []
+    failures: dict[int, FailedEvent] = {}
     for number, source in enumerate(sources):
-        schema, entries = _read(source)
+        schema, entries, told = _read(source)
+        failures.update((f.event, f) for f in told if failed and f.event in failed)
         if len(entries):
             parts.append(entries)
             kept.append(number)
@@ -115,7 +120,13 @@ def make_plan(sources: Sequence[Source], failed: IntervalSet = EMPTY) -> Plan:
         source=owner,
     )
     return Plan(
-        sources=sources, schema=schema, segments=segments, ranges=ranges, events=events, failed=failed
+        sources=sources,
+        schema=schema,
+        segments=segments,
+        ranges=ranges,
+        events=events,
+        failed=failed,
+        failures=failures,
     )
 
 
@@ -141,10 +152,10 @@ def _accepted(sources: Sequence[Source], failed: IntervalSet) -> IntervalSet:
     return events
 
 
-def _read(source: Source) -> tuple[Schema, Entries]:
-    """The columns and accepted entries of one source."""
+def _read(source: Source) -> tuple[Schema, Entries, list[FailedEvent]]:
+    """The columns and accepted entries of one source, and what it says of failed events."""
     if not source.events:
-        return BYTES, _no_entries()
+        return BYTES, _no_entries(), []
     try:
         part = read_journal(source.journal)
     except OSError as problem:
@@ -154,7 +165,7 @@ def _read(source: Source) -> tuple[Schema, Entries]:
     entries = entries_within(part.entries, source.epoch, source.events)
     if len(entries) and part.schema is None:
         raise CorruptData(f"journal {source.journal} has ranges but does not say their columns")
-    return part.schema or BYTES, entries
+    return part.schema or BYTES, entries, [event for group in part.failed for event in group.events]
 
 
 def _common_schema(schemas: Sequence[tuple[Path, Schema]]) -> Schema:

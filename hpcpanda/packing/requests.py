@@ -2,20 +2,23 @@
 
 The rule in a sentence: take the largest hole that the work can use, ask for all of it, go on while limits and
 work last; where there is no hole, or nothing is known of holes, keep one request waiting in the queue.
+
+Holes are asked for as long as they last, not as long as the work at hand: more is fetched while an allocation runs,
+and one that runs out of work ends by itself.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.validation import require_between
-from hpcpanda.packing.rigid import RigidJob, Stacked, stack
-from hpcpanda.packing.windows import BackfillWindow, rectangles, shorten, subtract
+from hpcpanda.packing.rigid import Beside, RigidJob, place_beside
+from hpcpanda.packing.windows import BackfillWindow, nodes_for, rectangles, shorten, subtract
 
 _MINUTE = 60.0
 
@@ -37,12 +40,11 @@ class RefusalReason(StrEnum):
     """Why nothing, or nothing more, is asked for."""
 
     NO_WORK = "no-work"
-    TOO_LITTLE_WORK = "too-little-work"
     ALLOCATION_LIMIT = "allocation-limit"
     NODE_LIMIT = "node-limit"
     WINDOW_TOO_SHORT = "window-too-short"
     WINDOW_UNSUITABLE = "window-unsuitable"
-    """Only rigid work is at hand, and none of it fits into the hole."""
+    """None of the work at hand fits into the hole."""
     ALREADY_QUEUED = "already-queued"
     """One request waits in the queue; more would only flood it."""
 
@@ -55,8 +57,10 @@ class RequestRules:
     """Allocations queued or running at a time."""
     nodes: int
     """Nodes of all allocations together."""
-    cores: int
-    """Cores of a node."""
+    fewest_nodes: int = 1
+    """Nodes of one allocation, at least."""
+    most_nodes: int | None = None
+    """Nodes of one allocation, at most."""
     longest_s: float
     """Longest walltime; also that of a request without a window."""
     shortest_s: float
@@ -73,7 +77,9 @@ class RequestRules:
     def __post_init__(self) -> None:
         require_between("allocations", self.allocations, 1, 10_000)
         require_between("nodes", self.nodes, 1, 1_000_000)
-        require_between("cores", self.cores, 1, 4096)
+        require_between("fewest_nodes", self.fewest_nodes, 1, 1_000_000)
+        if self.most_nodes is not None:
+            require_between("most_nodes", self.most_nodes, self.fewest_nodes, 1_000_000)
         require_between("step_s", self.step_s, 0.001, 3600.0)
         require_between("longest_s", self.longest_s, self.step_s, 1e7)
         require_between("shortest_s", self.shortest_s, 0.001, self.longest_s)
@@ -83,17 +89,16 @@ class RequestRules:
             raise InvalidValue("drain_s", "leaves nothing of the longest walltime to work in")
 
     @classmethod
-    def of_site(cls, site: Site, *, shortest_s: float | None = None) -> RequestRules:
-        """The bounds of a site file; the shortest walltime is four margins unless it is said."""
+    def of_site(cls, site: Site) -> RequestRules:
+        """The bounds of a site file; the shortest walltime is four margins, and at least 5 s."""
         longest = site.allocation.walltime_s
-        if shortest_s is None:
-            shortest_s = max(4 * site.allocation.margin_s, 5.0)
         return cls(
             allocations=site.limits.allocations,
             nodes=site.node_limit,
-            cores=site.nodes.cores,
+            fewest_nodes=site.queue.min_nodes,
+            most_nodes=site.queue.max_nodes,
             longest_s=longest,
-            shortest_s=min(shortest_s, longest),
+            shortest_s=min(max(4 * site.allocation.margin_s, 5.0), longest),
             drain_s=site.allocation.margin_s,
             step_s=_MINUTE if longest >= _MINUTE else 1.0,
             queue=site.scheduler.queue,
@@ -110,16 +115,25 @@ class RequestRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkAtHand:
-    """What could be run now."""
+class LooseWork:
+    """Events, or jobs on one node: work that takes as many nodes as it gets, and goes on for as long as it gets them."""
 
-    core_seconds: Mapping[int, float] = field(default_factory=dict)
-    """Of events, by task: work that fits into any hole."""
-    rigid: tuple[RigidJob, ...] = ()
+    nodes: int
+    """Nodes that it can keep busy."""
+    seconds: float = 0.0
+    """Time that the longest piece of it needs."""
 
     def __post_init__(self) -> None:
-        for task, seconds in self.core_seconds.items():
-            require_between(f"core_seconds of task {task}", seconds, 0.0, 1e18)
+        require_between("nodes", self.nodes, 1, 1_000_000_000)
+        require_between("seconds", self.seconds, 0.0, 1e7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkAtHand:
+    """What could be run now and that no held allocation takes."""
+
+    loose: tuple[LooseWork, ...] = ()
+    rigid: tuple[RigidJob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +195,12 @@ def plan_requests(
     Args:
         windows: the holes; None when nothing is known of them, empty when there are none.
         rules: bounds to keep.
-        work: what could be run, including what the held allocations are going to do.
+        work: what could be run besides what the held allocations do.
         held: allocations that were asked for already.
+
+    Returns:
+        Requests that together keep the rules, and why there are no more of them. One without a window is added only
+        where there is none with one, and while nothing waits in the queue.
     """
     return _Planning(windows, rules, work, held).plan()
 
@@ -202,12 +220,12 @@ class _Planning:
         self._holes = shorten(windows or ())
         self._slots = rules.allocations - len(held)
         self._nodes = rules.nodes - sum(h.nodes for h in held)
-        covered = math.fsum(h.nodes * rules.cores * max(0.0, h.seconds - rules.drain_s) for h in held)
-        self._events = max(0.0, math.fsum(work.core_seconds.values()) - covered)
+        self._loose = sorted(work.loose, key=lambda w: (-w.seconds, -w.nodes))
         self._rigid = sorted(work.rigid, key=lambda j: (-j.nodes * j.seconds, -j.nodes))
-        self._waiting = any(h.queued and not h.in_window and h.queue == rules.queue for h in held)
+        self._waiting = any(h.queued and h.queue == rules.queue for h in held)
         for h in sorted(held, key=lambda h: (-h.seconds, -h.nodes)):
-            if h.queued:
+            starts = nodes_for(self._holes, h.queue, h.seconds) >= h.nodes
+            if h.queued and (starts or h.in_window):
                 self._holes = subtract(self._holes, h.queue, h.nodes, h.seconds)
         self.requests: list[AllocationRequest] = []
         self.refusals: list[Refusal] = []
@@ -222,20 +240,15 @@ class _Planning:
 
     def _may_ask(self) -> bool:
         """Whether limits and work allow one more request; says why not."""
-        least = self._rules.cores * (max(self._rules.shortest_s, self._rules.drain_s) - self._rules.drain_s)
-        if not self._events and not self._rigid:
+        if not self._loose and not self._rigid:
             text = "All work at hand is covered." if self.requests else "There is no work."
             self._refuse(RefusalReason.NO_WORK, text)
-        elif self._events < least and not self._rigid:
-            text = f"The work left, {self._events:.0f} core-seconds, is less than a node does in the shortest allocation."
-            self._refuse(RefusalReason.TOO_LITTLE_WORK, text)
         elif self._slots <= 0:
             text = f"All {self._rules.allocations} allocations of the site's limit are in use."
             self._refuse(RefusalReason.ALLOCATION_LIMIT, text)
-        elif self._nodes <= 0:
-            self._refuse(
-                RefusalReason.NODE_LIMIT, f"All {self._rules.nodes} nodes of the site's limit are in use."
-            )
+        elif self._nodes < self._rules.fewest_nodes:
+            text = f"Of the {self._rules.nodes} nodes of the site's limit {self._nodes} are left, too few for an allocation."
+            self._refuse(RefusalReason.NODE_LIMIT, text)
         else:
             return True
         return False
@@ -255,7 +268,7 @@ class _Planning:
                 unsuitable.append(hole)
                 continue
             rank = (
-                self._stacked_in(request).node_seconds,
+                self._rigid_in(request).node_seconds,
                 request.nodes * request.walltime_s,
                 request.walltime_s,
             )
@@ -264,42 +277,41 @@ class _Planning:
         if best is not None:
             return best[1]
         for hole in short:
-            text = f"Not used is {_Text.hole(hole)}: too short for a walltime of {self._rules.shortest_s:.0f} s and the margin."
+            text = f"Not used is {hole}: too short for a walltime of {self._rules.shortest_s:.0f} s and the margin."
             self._refuse(RefusalReason.WINDOW_TOO_SHORT, text, hole)
         for hole in unsuitable:
-            text = f"Not used is {_Text.hole(hole)}: no job at hand fits into it."
+            text = f"Not used is {hole}: none of the work at hand fits into it."
             self._refuse(RefusalReason.WINDOW_UNSUITABLE, text, hole)
         return None
 
     def _fill(self, hole: BackfillWindow, walltime: float) -> AllocationRequest | None:
         """As much of a hole as limits and work allow; None when no work fits."""
-        most = min(hole.nodes, self._nodes)
+        most = self._most(hole.nodes)
         nodes, seconds = self._shape(most, walltime)
         if not nodes:
             return None
         full = nodes == hole.nodes and seconds == walltime
         reason = RequestReason.FILLS_WINDOW if full else RequestReason.PART_OF_WINDOW
         if full:
-            text = f"{_Text.shape(nodes, seconds)} fill {_Text.hole(hole)}."
+            text = f"{_Text.shape(nodes, seconds)} fill {hole}."
         else:
-            what = "the node limit allows" if nodes == self._nodes < hole.nodes else "the work at hand needs"
-            text = f"{_Text.shape(nodes, seconds)} of {_Text.hole(hole)} are what {what}."
+            limited = nodes == most < hole.nodes
+            what = "the limits of nodes allow" if limited else "the work at hand needs"
+            text = f"{_Text.shape(nodes, seconds)} of {hole} are what {what}."
         return AllocationRequest(
             nodes=nodes, walltime_s=seconds, queue=hole.queue, reason=reason, sentence=text, window=hole
         )
 
     def _into_the_queue(self) -> AllocationRequest | None:
         """One request of the default shape, unless one waits."""
-        if any(r.window is None for r in self.requests) or self._waiting:
-            text = f"A request without a window waits in {_Text.queue(self._rules.queue)}; one is enough."
+        if self.requests or self._waiting:
+            text = f"A request waits in {_Text.queue(self._rules.queue)} already; one is enough."
             self._refuse(RefusalReason.ALREADY_QUEUED, text)
             return None
-        if self.requests:  # holes were found and used; the rest of the work waits for what they bring
-            return None
         walltime = self._rules.walltime(self._rules.longest_s)
-        nodes, seconds = self._shape(self._nodes, walltime) if walltime else (0, 0.0)
+        nodes, seconds = self._shape(self._most(self._nodes), walltime) if walltime else (0, 0.0)
         if not nodes:
-            text = "No job at hand fits into the largest allocation that the site's limits allow."
+            text = "None of the work at hand fits into the largest allocation that the site's limits allow."
             self._refuse(RefusalReason.WINDOW_UNSUITABLE, text)
             return None
         reason = RequestReason.NO_WINDOW if self._known else RequestReason.WINDOWS_UNKNOWN
@@ -309,24 +321,29 @@ class _Planning:
             nodes=nodes, walltime_s=seconds, queue=self._rules.queue, reason=reason, sentence=text
         )
 
+    def _most(self, nodes: int) -> int:
+        """Nodes of an allocation, where there are so many."""
+        return min(nodes, self._nodes, self._rules.most_nodes or nodes)
+
     def _shape(self, most: int, walltime: float) -> tuple[int, float]:
         """Nodes and walltime for the work, at most so many and so long; no nodes when none of it fits.
 
-        Fewer nodes for the whole time come before all nodes for a shorter one: start-up is paid for each node.
+        Loose work takes all of the time, since more of it can be fetched; rigid work alone what it needs.
         """
         useful = walltime - self._rules.drain_s
-        rigid = stack(self._rigid, most, useful)
-        node_seconds = self._events / self._rules.cores + rigid.node_seconds
-        if node_seconds <= 0:
+        rigid = place_beside(self._rigid, most, useful)
+        loose = sum(w.nodes for w in self._loose if w.seconds <= useful)
+        if most < self._rules.fewest_nodes or not (rigid.nodes or loose):
             return 0, 0.0
-        wanted = math.ceil(min(node_seconds / useful, most) - 1e-9)
-        nodes = max(1, min(most, wanted), rigid.nodes)
-        needed = max(node_seconds / nodes, rigid.seconds) + self._rules.drain_s
-        steps = math.ceil(max(needed, self._rules.shortest_s) / self._rules.step_s - 1e-9)
+        nodes = max(min(most, rigid.nodes + loose), self._rules.fewest_nodes)
+        if loose or len(rigid.jobs) < len(self._rigid):
+            return nodes, walltime
+        needed = max(rigid.seconds + self._rules.drain_s, self._rules.shortest_s)
+        steps = math.ceil(needed / self._rules.step_s - 1e-9)
         return nodes, min(walltime, steps * self._rules.step_s)
 
-    def _stacked_in(self, request: AllocationRequest) -> Stacked:
-        return stack(self._rigid, request.nodes, request.walltime_s - self._rules.drain_s)
+    def _rigid_in(self, request: AllocationRequest) -> Beside:
+        return place_beside(self._rigid, request.nodes, request.walltime_s - self._rules.drain_s)
 
     def _accept(self, request: AllocationRequest) -> None:
         """Count a request against limits, holes and work."""
@@ -335,11 +352,18 @@ class _Planning:
         self._nodes -= request.nodes
         seconds = request.walltime_s + self._rules.start_margin_s
         self._holes = subtract(self._holes, request.queue, request.nodes, seconds)
-        rigid = self._stacked_in(request)
+        rigid = self._rigid_in(request)
         for job in rigid.jobs:
             self._rigid.remove(job)
-        room = request.nodes * (request.walltime_s - self._rules.drain_s) - rigid.node_seconds
-        self._events = max(0.0, self._events - max(0.0, room) * self._rules.cores)
+        room = request.nodes - rigid.nodes
+        useful = request.walltime_s - self._rules.drain_s
+        left: list[LooseWork] = []
+        for work in self._loose:
+            taken = min(room, work.nodes) if work.seconds <= useful else 0
+            room -= taken
+            if work.nodes > taken:
+                left.append(replace(work, nodes=work.nodes - taken))
+        self._loose = left
 
     def _refuse(self, reason: RefusalReason, sentence: str, window: BackfillWindow | None = None) -> None:
         self.refusals.append(Refusal(reason=reason, sentence=sentence, window=window))
@@ -355,9 +379,3 @@ class _Text:
     @staticmethod
     def shape(nodes: int, seconds: float) -> str:
         return f"{nodes} node{'s' * (nodes != 1)} for {seconds:.0f} s"
-
-    @classmethod
-    def hole(cls, hole: BackfillWindow) -> str:
-        length = "without a known end" if hole.seconds is None else f"for {hole.seconds:.0f} s"
-        plural = "s" * (hole.nodes != 1)
-        return f"the window of {hole.nodes} node{plural} {length} in {cls.queue(hole.queue)}"

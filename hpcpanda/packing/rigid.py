@@ -1,4 +1,4 @@
-"""Work that cannot be cut, and how it is stacked into a shape. Pure."""
+"""Work that cannot be cut, and how much of it a shape takes. Pure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class RigidJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Stacked:
-    """Rigid jobs that fit into a shape together, and the part of it they need."""
+class Beside:
+    """Rigid jobs that fit into a shape side by side, and the part of it they need."""
 
     jobs: tuple[RigidJob, ...]
     nodes: int
@@ -34,22 +34,15 @@ class Stacked:
         return sum(j.nodes * j.seconds for j in self.jobs)
 
 
-def stack(jobs: Sequence[RigidJob], nodes: int, seconds: float) -> Stacked:
-    """Place jobs in the order given: behind the first others that are as wide, else on nodes not used yet."""
-    columns: list[tuple[int, float]] = []
+def place_beside(jobs: Sequence[RigidJob], nodes: int, seconds: float) -> Beside:
+    """Place jobs in the order given, each on nodes of its own.
+
+    Jobs are not planned one after the other: most end long before their time limit, and what waits gets the nodes then.
+    """
     chosen: list[RigidJob] = []
     width = 0
     for job in jobs:
-        if job.nodes > nodes or job.seconds > seconds:
-            continue
-        for at, (wide, used) in enumerate(columns):
-            if wide >= job.nodes and used + job.seconds <= seconds:
-                columns[at] = wide, used + job.seconds
-                chosen.append(job)
-                break
-        else:
-            if width + job.nodes <= nodes:
-                columns.append((job.nodes, job.seconds))
-                width += job.nodes
-                chosen.append(job)
-    return Stacked(tuple(chosen), width, max((used for _, used in columns), default=0.0))
+        if width + job.nodes <= nodes and job.seconds <= seconds:
+            chosen.append(job)
+            width += job.nodes
+    return Beside(tuple(chosen), width, max((j.seconds for j in chosen), default=0.0))

@@ -44,6 +44,11 @@ class BackfillWindow:
         """Seconds, with infinity for no known end: for comparing."""
         return inf if self.seconds is None else self.seconds
 
+    def __str__(self) -> str:
+        length = "without a known end" if self.seconds is None else f"for {self.seconds:.0f} s"
+        queue = f"queue {self.queue}" if self.queue else "the default queue"
+        return f"the window of {self.nodes} node{'s' * (self.nodes != 1)} {length} in {queue}"
+
 
 def order(windows: Iterable[BackfillWindow]) -> tuple[BackfillWindow, ...]:
     """By queue, the default queue first; in a queue the longest first, of equal ones the widest."""

@@ -23,7 +23,7 @@ EVENTS = int(os.environ.get("HPCPANDA_CHAOS_EVENTS", "60000"))
 SEED = int(os.environ.get("HPCPANDA_CHAOS_SEED", "1"))
 
 WEIGHTS = {
-    "worker": 6, "fork server": 2, "rank": 3, "proxy": 1, "mpiexec": 1, "head": 2, "merge": 3, "edge": 2, "dispatcher": 2,
+    "worker": 6, "fork server": 2, "nursery": 1, "job keeper": 1, "rank": 3, "proxy": 1, "mpiexec": 1, "head": 2, "merge": 3, "edge": 2, "dispatcher": 2,
 }  # fmt: skip
 
 

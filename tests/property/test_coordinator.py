@@ -21,7 +21,7 @@ from hpcpanda.allocation.messages import (
     SetAside,
     Want,
 )
-from hpcpanda.allocation.plan import Drain, LeasedEvents, Revoke, TopUp
+from hpcpanda.allocation.plan import LeasedEvents
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.events.columns import BYTES
 from tests.support.allocation import event_pack
@@ -48,8 +48,8 @@ class CoordinatorMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        pack = event_pack((1, 0, 60), nodes=RANKS, attempts=ATTEMPTS)
-        self.coordinator = Coordinator(pack, incarnation=0, cores=2, now=0.0)
+        (work,) = event_pack((1, 0, 60), attempts=ATTEMPTS).work
+        self.coordinator = Coordinator(work, ranks=RANKS, cores=2, now=0.0)
         self.where: dict[Key, int | str] = {(1, e): "coordinator" for e in range(60)}
         self.held: list[list[Piece]] = [[] for _ in range(RANKS)]
         self.hungry: set[int] = set()
@@ -134,7 +134,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
         for event in range(first, first + length):
             self.where[epoch, event] = "gone" if self.draining else "coordinator"
         more = LeasedEvents(epoch=epoch, events=IntervalSet.span(first, first + length))
-        self.deliver(self.coordinator.from_head(TopUp(pack_id="p", events=(more,))))
+        self.deliver(self.coordinator.top_up((more,)))
 
     @precondition(lambda self: self.epochs and not self.draining)
     @rule()
@@ -147,7 +147,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
         if open_events:
             more = LeasedEvents(epoch=epoch, events=IntervalSet.span(open_events[0], open_events[0] + 1))
             if not any(p.suspect for held in self.held for p in held) and not self._suspected():
-                self.deliver(self.coordinator.from_head(TopUp(pack_id="p", events=(more,))))
+                self.deliver(self.coordinator.top_up((more,)))
 
     def _suspected(self) -> bool:
         return any(guilty(e) for (_, e), place in self.where.items() if place == "coordinator")
@@ -161,7 +161,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
         for key in self.where:
             if key[0] == epoch:
                 self.where[key] = "gone"
-        self.deliver(self.coordinator.from_head(Revoke(pack_id="p", epochs=(epoch,))))
+        self.deliver(self.coordinator.revoke((epoch,)))
 
     @rule(rank=ranks)
     def columns(self, rank: int) -> None:
@@ -175,7 +175,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
     def drain(self) -> None:
         """The end begins: nothing is handed out any more."""
         self.start_draining()
-        self.deliver(self.coordinator.from_head(Drain(grace_s=1.0)))
+        self.deliver(self.coordinator.drain(1.0))
 
     def start_draining(self) -> None:
         """What nobody has in hand is given up."""
@@ -220,37 +220,50 @@ class CoordinatorMachine(RuleBasedStateMachine):
         for (_, event), place in self.where.items():
             assert place in ("gone", "aside" if guilty(event) else "done")
         done = sum(place == "done" for place in self.where.values())
-        assert self.coordinator.status(1.0).events_done >= done
+        assert self.coordinator.progress(1.0, cores=6, cores_busy=0.0).done >= done
 
 
 TestCoordinator = CoordinatorMachine.TestCase
 TestCoordinator.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
-def test_a_rank_that_breaks_ends_the_pack_to_be_started_again() -> None:
-    """A bye with a reason drains the others; the pack has not ended in order if another start may help."""
-    coordinator = Coordinator(event_pack((1, 0, 60), nodes=2), incarnation=0, cores=2, now=0.0)
+def coordinator_of(*, ranks: int) -> Coordinator:
+    """The coordinator of sixty events."""
+    (work,) = event_pack((1, 0, 60)).work
+    return Coordinator(work, ranks=ranks, cores=2, now=0.0)
+
+
+def test_an_agent_that_breaks_ends_all_to_be_started_again() -> None:
+    """A bye with a reason drains the others; another start may help."""
+    coordinator = coordinator_of(ranks=2)
     sends = coordinator.from_agent(1, Bye(error="the fork server was ended by SIGKILL", again=True))
     assert [(s.rank, type(s.message)) for s in sends] == [(0, Finish)]
+    assert not coordinator.again
     coordinator.from_agent(0, Bye())
     assert coordinator.ended
-    status = coordinator.status(1.0)
-    assert (status.state, status.error) == ("running", "the fork server was ended by SIGKILL")
+    assert coordinator.again
+    assert coordinator.trouble is None
+    said = coordinator.progress(1.0, cores=4, cores_busy=0.0)
+    assert (said.state, said.error) == ("ended", "the fork server was ended by SIGKILL")
 
 
-def test_a_payload_fault_fails_the_pack() -> None:
-    """A set-up that cannot succeed makes the pack failed."""
-    coordinator = Coordinator(event_pack((1, 0, 60)), incarnation=0, cores=2, now=0.0)
+def test_a_payload_fault_fails_the_task() -> None:
+    """A set-up that cannot succeed is the task's fault, a disk that refuses is not."""
+    coordinator = coordinator_of(ranks=1)
     coordinator.from_agent(0, Bye(error="no module", payload_fault=True))
-    assert (coordinator.status(1.0).state, coordinator.status(1.0).error) == ("failed", "no module")
+    said = coordinator.progress(1.0, cores=2, cores_busy=0.0)
+    assert (said.state, said.error, coordinator.trouble) == ("failed", "no module", None)
+    coordinator = coordinator_of(ranks=1)
+    coordinator.from_agent(0, Bye(error="disk full"))
+    assert coordinator.trouble == "disk full"
 
 
 def test_the_rate_is_of_the_last_seconds() -> None:
     """The rate follows what was done lately."""
-    coordinator = Coordinator(event_pack((1, 0, 60)), incarnation=0, cores=2, now=0.0)
+    coordinator = coordinator_of(ranks=1)
     coordinator.from_agent(0, Want(events=60))
     done = LeasedEvents(epoch=1, events=IntervalSet.span(0, 50))
-    coordinator.from_agent(0, Report(done=(done,), seconds=1.0, occupancy=(1.0, 0.5)))
-    status = coordinator.status(5.0)
-    assert status.events_per_second == 10.0
-    assert (status.cores_busy, status.events_done, status.event_seconds) == (1.5, 50, 0.02)
+    coordinator.from_agent(0, Report(done=(done,), seconds=1.0))
+    said = coordinator.progress(5.0, cores=2, cores_busy=1.5)
+    assert said.per_second == 10.0
+    assert (said.cores_busy, said.done, said.event_seconds) == (1.5, 50, 0.02)

@@ -6,16 +6,22 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from hpcpanda.allocation.head_rules import RESTARTS, Effect, HeadRules, Kill, Launch, Tell
+from hpcpanda.allocation.head_rules import RESTARTS, CountNodes, Effect, HeadRules, Kill, Launch, Tell
 from hpcpanda.allocation.plan import (
+    AddWork,
     AllocationPlan,
     Drain,
-    EventPack,
+    EndWork,
     LeasedEvents,
+    MpiJobPack,
     PackStatus,
     Revoke,
     StartPack,
+    TaskProgress,
+    TaskWork,
+    ToPack,
     TopUp,
+    WorkPack,
 )
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.site import AllocationSettings, NodeSettings, Site
@@ -37,15 +43,16 @@ pack_ids = st.sampled_from(["p0", "p1", "p2", "p3", "nobody"])
 sizes = st.integers(1, NODES)
 
 
-def rules_for(*packs: EventPack, nodes: int = NODES) -> HeadRules:
+def rules_for(*packs: WorkPack, nodes: int = NODES) -> HeadRules:
     """The rules of an allocation that begins at time 0."""
     plan = AllocationPlan(allocation_id="a", site=SITE, nodes=nodes, walltime_s=WALLTIME_S, packs=packs)
     return HeadRules(plan, 0.0)
 
 
-def status(pack: EventPack, state: str = "running", **facts: object) -> PackStatus:
+def status(pack: WorkPack, state: str = "running", *, done: int = 0, **facts: object) -> PackStatus:
     """A pack's report."""
-    return PackStatus(pack_id=pack.pack_id, task_id=1, state=state, **facts)  # type: ignore[arg-type]
+    tasks = (TaskProgress(task_id=1, done=done),)
+    return PackStatus(pack_id=pack.pack_id, state=state, tasks=tasks, **facts)  # type: ignore[arg-type]
 
 
 class HeadMachine(RuleBasedStateMachine):
@@ -55,25 +62,23 @@ class HeadMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.next_event = 0
-        self.running: dict[str, EventPack] = {}
+        self.running: dict[str, WorkPack] = {}
         self.told: dict[str, dict[int, IntervalSet]] = {}  # what each running pack was given
         self.asked: dict[str, dict[int, IntervalSet]] = {}  # what it should have, by the edge's messages
         self.draining: set[str] = set()
         self.dropped: set[str] = set()  # drained by the edge before they began
         self.deaths: dict[str, int] = {}
         self.known: set[str] = set()
+        self.left = NODES
+        self.counting = False
+        self.died: set[str] = set()  # of which nobody has decided yet whether they begin again
 
-    def new_pack(self, pack_id: str, nodes: int) -> EventPack:
+    def new_pack(self, pack_id: str, nodes: int) -> WorkPack:
         """A pack with ten events of its own."""
         self.next_event += 10
         first = self.next_event
-        return EventPack(
-            pack_id=pack_id,
-            nodes=nodes,
-            task_id=1,
-            spec=SPEC,
-            events=(LeasedEvents(epoch=first, events=IntervalSet.span(first, first + 10)),),
-        )
+        events = (LeasedEvents(epoch=first, events=IntervalSet.span(first, first + 10)),)
+        return WorkPack(pack_id=pack_id, nodes=nodes, work=(TaskWork(task_id=1, spec=SPEC, events=events),))
 
     def ask(self, pack_id: str, parts: tuple[LeasedEvents, ...]) -> None:
         """Remember what the edge asked for."""
@@ -86,7 +91,7 @@ class HeadMachine(RuleBasedStateMachine):
         """An allocation with two packs in its plan."""
         packs = self.new_pack("p0", first), self.new_pack("p1", second)
         for pack in packs:
-            self.ask(pack.pack_id, pack.events)
+            self.ask(pack.pack_id, pack.work[0].events)
             self.known.add(pack.pack_id)
         self.rules = rules_for(*packs)
 
@@ -95,32 +100,45 @@ class HeadMachine(RuleBasedStateMachine):
         for effect in effects:
             match effect:
                 case Launch(pack=pack, seconds=seconds):
-                    assert isinstance(pack, EventPack)
-                    assert pack.pack_id not in self.running
-                    assert seconds <= WALLTIME_S - MARGIN_S - self.now + 1e-6
-                    assert not self.rules.draining
-                    self.running[pack.pack_id] = pack
-                    self.told[pack.pack_id] = {part.epoch: part.events for part in pack.events}
-                    # a started pack has all that the edge ever asked of it and did not revoke
-                    assert self.told[pack.pack_id] == self.asked[pack.pack_id]
+                    assert isinstance(pack, WorkPack)
+                    self.launch(pack, seconds)
                 case Tell(pack_id=pack_id, message=message):
-                    assert pack_id in self.running
-                    if isinstance(message, Drain):
-                        self.draining.add(pack_id)
-                    elif isinstance(message, TopUp):
-                        for part in message.events:
-                            held = self.told[pack_id].get(part.epoch, EMPTY)
-                            self.told[pack_id][part.epoch] = held | part.events
-                    else:
-                        for epoch in message.epochs:
-                            self.told[pack_id].pop(epoch, None)
+                    self.tell(pack_id, message)
                 case Kill(pack_id=pack_id):
                     assert pack_id in self.running
+                case CountNodes():
+                    self.counting = True
+
+    def tell(self, pack_id: str, message: ToPack) -> None:
+        """Pass a message on."""
+        assert pack_id in self.running
+        if isinstance(message, Drain):
+            self.draining.add(pack_id)
+        elif isinstance(message, TopUp):
+            for part in message.events:
+                held = self.told[pack_id].get(part.epoch, EMPTY)
+                self.told[pack_id][part.epoch] = held | part.events
+        elif isinstance(message, Revoke):
+            for epoch in message.epochs:
+                self.told[pack_id].pop(epoch, None)
+
+    def launch(self, pack: WorkPack, seconds: float) -> None:
+        """Start a pack."""
+        assert pack.pack_id not in self.running
+        assert seconds <= WALLTIME_S - MARGIN_S - self.now + 1e-6
+        assert not self.rules.draining
+        assert not self.counting
+        assert pack.nodes + sum(p.nodes for p in self.running.values()) <= self.left
+        self.running[pack.pack_id] = pack
+        self.died.discard(pack.pack_id)
+        self.told[pack.pack_id] = {part.epoch: part.events for part in pack.work[0].events}
+        # a started pack has all that the edge ever asked of it and did not revoke
+        assert self.told[pack.pack_id] == self.asked[pack.pack_id]
 
     @rule(pack_id=pack_ids)
     def top_up(self, pack_id: str) -> None:
         """More events; a running pack gets them now, a draining one when it runs again."""
-        message = TopUp(pack_id=pack_id, events=self.new_pack("x", 1).events)
+        message = TopUp(pack_id=pack_id, task_id=1, events=self.new_pack("x", 1).work[0].events)
         if pack_id in self.known:
             self.ask(pack_id, message.events)
         self.act(self.rules.on_message(message, self.now))
@@ -132,7 +150,7 @@ class HeadMachine(RuleBasedStateMachine):
         """An epoch is taken away."""
         epoch = min(self.asked.get(pack_id, {}), default=999_999)
         self.asked.get(pack_id, {}).pop(epoch, None)
-        self.act(self.rules.on_message(Revoke(pack_id=pack_id, epochs=(epoch,)), self.now))
+        self.act(self.rules.on_message(Revoke(pack_id=pack_id, task_id=1, epochs=(epoch,)), self.now))
 
     @rule(pack_id=pack_ids.filter(lambda p: p != "nobody"), nodes=sizes)
     def start(self, pack_id: str, nodes: int) -> None:
@@ -142,7 +160,7 @@ class HeadMachine(RuleBasedStateMachine):
             return
         if pack_id not in self.known:
             self.known.add(pack_id)
-            self.ask(pack_id, pack.events)
+            self.ask(pack_id, pack.work[0].events)
         self.act(self.rules.on_message(StartPack(pack=pack), self.now))
 
     @rule(pack_id=pack_ids)
@@ -167,18 +185,17 @@ class HeadMachine(RuleBasedStateMachine):
         if pack := self._pick(which):
             if done:
                 self.deaths[pack.pack_id] = 0
-            self.act(self.rules.on_report(status(pack, idle=idle, events_done=done), self.now))
+            self.act(self.rules.on_report(status(pack, idle=idle, done=done), self.now))
 
-    @rule(which=st.integers(0, 3), fault=st.booleans())
-    def end(self, which: int, fault: bool) -> None:
+    @rule(which=st.integers(0, 3))
+    def end(self, which: int) -> None:
         """A running pack ends in order."""
         if pack := self._pick(which):
-            last = status(pack, "failed" if fault else "ended", error="x" if fault else None)
-            self.act(self.rules.on_report(last, self.now))
+            self.act(self.rules.on_report(status(pack, "ended"), self.now))
             owed = pack.pack_id in self.draining and self.told[pack.pack_id] != self.asked[pack.pack_id]
             self._leave(pack)
             self.act(self.rules.on_exit(pack.pack_id, "exit status 0", self.now))
-            if owed and not fault and not self.rules.draining and not self._lost_to_another(pack):
+            if owed and not self.rules.draining and not self._lost_to_another(pack):
                 # what came while it was being drained is not lost
                 left_out = {e: s for e, s in self.asked[pack.pack_id].items() if s}
                 assert not left_out or self._runs_or_waits(pack.pack_id)
@@ -189,10 +206,27 @@ class HeadMachine(RuleBasedStateMachine):
         if pack := self._pick(which):
             self.deaths[pack.pack_id] = self.deaths.get(pack.pack_id, 0) + 1
             self._leave(pack)
+            self.died.add(pack.pack_id)
             self.act(self.rules.on_exit(pack.pack_id, "signal SIGKILL", self.now))
-            if self.deaths[pack.pack_id] > RESTARTS:
-                assert pack.pack_id not in self.running
-                assert "the pack died" in str(self.rules.packs[pack.pack_id].status.error)
+
+    @rule(left=st.none() | st.integers(0, NODES + 1))
+    def counted(self, left: int | None) -> None:
+        """The batch system says how many nodes there are: packs that died go on with those, or not at all."""
+        if not self.counting:
+            return
+        self.counting = False
+        if left and left < self.left:
+            self.left = left
+            for pack_id in self.died:
+                self.deaths[pack_id] = 0
+        self.act(self.rules.on_nodes(left, self.now))
+        assert self.rules.nodes == self.left
+        for pack_id in self.died:
+            life = self.rules.packs[pack_id]
+            assert life.over or sum(p.nodes for p in self.running.values()) + life.pack.nodes > self.left
+            if self.deaths[pack_id] > RESTARTS:
+                assert life.over
+                assert "the pack died" in str(life.status.error)
 
     @rule(seconds=st.floats(0.01, 6))
     def time_passes(self, seconds: float) -> None:
@@ -200,17 +234,17 @@ class HeadMachine(RuleBasedStateMachine):
         self.now += seconds
         self.act(self.rules.tick(self.now))
 
-    def _pick(self, which: int) -> EventPack | None:
+    def _pick(self, which: int) -> WorkPack | None:
         packs = sorted(self.running.values(), key=lambda p: p.pack_id)
         return packs[which % len(packs)] if packs else None
 
-    def _leave(self, pack: EventPack) -> None:
+    def _leave(self, pack: WorkPack) -> None:
         del self.running[pack.pack_id]
         self.draining.discard(pack.pack_id)
 
-    def _lost_to_another(self, pack: EventPack) -> bool:
+    def _lost_to_another(self, pack: WorkPack) -> bool:
         taken = sum(p.nodes for p in self.running.values())
-        return pack.pack_id not in self.running and taken + pack.nodes > NODES
+        return pack.pack_id not in self.running and taken + pack.nodes > self.left
 
     def _runs_or_waits(self, pack_id: str) -> bool:
         return pack_id in self.running or not self.rules.packs[pack_id].over
@@ -247,9 +281,21 @@ TestHead = HeadMachine.TestCase
 TestHead.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-def launched(effects: list[Effect]) -> list[EventPack]:
+def launched(effects: list[Effect]) -> list[WorkPack]:
     """The packs that are to be started."""
-    return [e.pack for e in effects if isinstance(e, Launch) and isinstance(e.pack, EventPack)]
+    return [e.pack for e in effects if isinstance(e, Launch) and isinstance(e.pack, WorkPack)]
+
+
+def died(rules: HeadRules, pack_id: str, now: float, *, left: int | None = None) -> list[Effect]:
+    """What follows when a pack dies, and the batch system says how many nodes are left."""
+    assert rules.on_exit(pack_id, "signal SIGKILL", now) == [CountNodes()]
+    return rules.on_nodes(left, now)
+
+
+def mpi_job_pack(nodes: int) -> MpiJobPack:
+    """A pack of one MPI job."""
+    work = TaskWork(task_id=1, spec=SPEC, events=(LeasedEvents(epoch=1, events=IntervalSet.span(0, 1)),))
+    return MpiJobPack(pack_id="m", nodes=nodes, work=(work,))
 
 
 def test_an_allocation_without_work_ends_after_lingering() -> None:
@@ -266,11 +312,11 @@ def test_an_idle_pack_is_drained_after_lingering_unless_topped_up() -> None:
     pack = event_pack((1, 0, 10))
     rules = rules_for(pack)
     rules.tick(0.0)
-    rules.on_report(status(pack, idle=True, events_done=10), 1.0)
-    more = TopUp(pack_id="p", events=(LeasedEvents(epoch=2, events=IntervalSet.span(10, 20)),))
+    rules.on_report(status(pack, idle=True, done=10), 1.0)
+    more = TopUp(pack_id="p", task_id=1, events=(LeasedEvents(epoch=2, events=IntervalSet.span(10, 20)),))
     assert rules.on_message(more, 2.5) == [Tell("p", more)]
     assert rules.tick(3.5) == []
-    rules.on_report(status(pack, idle=True, events_done=20), 4.0)
+    rules.on_report(status(pack, idle=True, done=20), 4.0)
     assert rules.tick(6.1) == [Tell("p", Drain(grace_s=GRACE_S))]
 
 
@@ -281,10 +327,10 @@ def test_a_top_up_for_a_draining_pack_starts_it_again() -> None:
     rules.tick(0.0)
     rules.on_message(Drain(pack_id="p", grace_s=1.0), 1.0)
     more = LeasedEvents(epoch=2, events=IntervalSet.span(10, 20))
-    assert rules.on_message(TopUp(pack_id="p", events=(more,)), 1.1) == []
+    assert rules.on_message(TopUp(pack_id="p", task_id=1, events=(more,)), 1.1) == []
     rules.on_report(status(pack, "ended"), 1.2)
     (again,) = launched(rules.on_exit("p", "exit status 0", 1.3))
-    assert again.events == (*pack.events, more)
+    assert again.work[0].events == (*pack.work[0].events, more)
 
 
 def test_a_pack_that_dies_while_told_to_end_stays_away() -> None:
@@ -296,15 +342,41 @@ def test_a_pack_that_dies_while_told_to_end_stays_away() -> None:
     assert rules.packs["p"].over
 
 
-def test_a_failed_set_up_is_not_tried_again() -> None:
-    """A pack that says it failed is over, top-up or not."""
+def test_work_of_a_further_task_is_begun_ended_and_not_run_again() -> None:
+    """A second task joins a running pack; what it is told to be done with is not part of the pack's next start."""
     pack = event_pack((1, 0, 10))
     rules = rules_for(pack)
     rules.tick(0.0)
-    rules.on_report(status(pack, "failed", error="no module"), 1.0)
-    assert rules.on_exit("p", "exit status 0", 1.1) == []
-    more = TopUp(pack_id="p", events=(LeasedEvents(epoch=2, events=IntervalSet.span(10, 20)),))
-    assert rules.on_message(more, 1.2) == []
+    more = TaskWork(task_id=2, spec=SPEC, events=(LeasedEvents(epoch=1, events=IntervalSet.span(0, 5)),))
+    add = AddWork(pack_id="p", work=more)
+    assert rules.on_message(add, 1.0) == [Tell("p", add)]
+    (again,) = launched(died(rules, "p", 2.0))
+    assert again.work == (*pack.work, more)
+    end = EndWork(pack_id="p", task_id=2, grace_s=1.0)
+    assert rules.on_message(end, 3.0) == [Tell("p", end)]
+    (again,) = launched(died(rules, "p", 4.0))
+    assert again.work == pack.work
+
+
+def test_epochs_of_one_task_are_not_those_of_another() -> None:
+    """Epochs are counted by task: revoking one leaves the other task's alone."""
+    pack = event_pack((1, 0, 10))
+    more = TaskWork(task_id=2, spec=SPEC, events=(LeasedEvents(epoch=1, events=IntervalSet.span(0, 5)),))
+    rules = rules_for(pack)
+    rules.on_message(AddWork(pack_id="p", work=more), 0.0)
+    rules.on_message(Revoke(pack_id="p", task_id=1, epochs=(1,)), 0.0)
+    (first,) = launched(rules.tick(0.0))
+    assert [w.events for w in first.work] == [(), more.events]
+
+
+def test_a_signal_to_the_ranks_drains_the_allocation() -> None:
+    """Where the batch system signals the steps only, the head hears of it from a pack."""
+    pack = event_pack((1, 0, 10))
+    rules = rules_for(pack)
+    rules.tick(0.0)
+    assert rules.on_report(status(pack, told_to_end=True), 1.0) == [Tell("p", Drain(grace_s=GRACE_S))]
+    assert rules.draining
+    assert rules.on_report(status(pack, told_to_end=True), 1.1) == []
 
 
 def test_progress_forgives_earlier_deaths() -> None:
@@ -313,8 +385,8 @@ def test_progress_forgives_earlier_deaths() -> None:
     rules = rules_for(pack)
     rules.tick(0.0)
     for i in range(3 * RESTARTS):
-        rules.on_report(status(pack, events_done=1), float(i))
-        assert launched(rules.on_exit("p", "signal SIGKILL", i + 0.5))
+        rules.on_report(status(pack, done=1), float(i))
+        assert launched(died(rules, "p", i + 0.5))
 
 
 def test_packs_wait_for_nodes_in_order() -> None:
@@ -324,3 +396,75 @@ def test_packs_wait_for_nodes_in_order() -> None:
     assert [p.pack_id for p in launched(rules.tick(0.0))] == ["p"]
     rules.on_report(status(event_pack((3, 0, 10)), "ended"), 1.0)
     assert [p.pack_id for p in launched(rules.on_exit("p", "exit status 0", 1.0))] == ["w"]
+
+
+def test_a_pack_whose_node_is_lost_goes_on_with_the_others() -> None:
+    """Fewer nodes are left than the pack had: it begins again on those, and the edge is told."""
+    pack = event_pack((1, 0, 10), nodes=3)
+    rules = rules_for(pack)
+    rules.tick(0.0)
+    (again,) = launched(died(rules, "p", 1.0, left=2))
+    assert (again.nodes, again.work) == (2, pack.work)
+    assert rules.nodes == rules.packs["p"].status.nodes == 2
+    rules.on_report(status(pack), 2.0)
+    assert rules.packs["p"].status.nodes == 2
+
+
+def test_a_pack_leaves_nodes_to_those_that_live() -> None:
+    """The lost node was of the pack that died: the other one keeps its nodes."""
+    rules = rules_for(event_pack((1, 0, 10), pack_id="q"), event_pack((2, 0, 10), nodes=2))
+    assert len(launched(rules.tick(0.0))) == 2
+    (again,) = launched(died(rules, "p", 1.0, left=2))
+    assert (again.pack_id, again.nodes) == ("p", 1)
+
+
+def test_deaths_by_lost_nodes_are_not_the_packs_fault() -> None:
+    """Only deaths on nodes that live on are counted against a pack; even the last one may be of a lost node."""
+    rules = rules_for(event_pack((1, 0, 10), nodes=3))
+    rules.tick(0.0)
+    for i in range(RESTARTS):
+        assert launched(died(rules, "p", float(i), left=3))
+    for i in range(RESTARTS + 1):
+        assert launched(died(rules, "p", 5.0 + i, left=2))
+    assert launched(died(rules, "p", 20.0, left=2)) == []
+    assert rules.packs["p"].status.error == "the pack died: signal SIGKILL"
+
+
+def test_nodes_that_cannot_be_counted_change_nothing() -> None:
+    """Without an answer, or with one that makes no sense, a pack begins again as it was."""
+    for left in (None, 0, 3, 99):
+        rules = rules_for(event_pack((1, 0, 10), nodes=3))
+        rules.tick(0.0)
+        (again,) = launched(died(rules, "p", 1.0, left=left))
+        assert again.nodes == rules.nodes == 3
+
+
+def test_an_mpi_job_that_needs_more_nodes_than_are_left_stays_undone() -> None:
+    """It ends without a word against it, and what waits behind it begins."""
+    rules = rules_for(mpi_job_pack(3))  # type: ignore[arg-type]
+    rules.on_message(StartPack(pack=event_pack((2, 0, 10), nodes=3)), 0.0)
+    assert [type(e) for e in rules.tick(0.0)] == [Launch]
+    (after,) = launched(died(rules, "m", 1.0, left=2))
+    assert (after.pack_id, after.nodes) == ("p", 2)
+    assert rules.packs["m"].over
+    assert (rules.packs["m"].status.state, rules.packs["m"].status.error) == ("ended", None)
+
+
+def test_an_mpi_job_that_still_fits_is_run_again() -> None:
+    """Nodes enough are left."""
+    rules = rules_for(mpi_job_pack(2))  # type: ignore[arg-type]
+    rules.tick(0.0)
+    assert [type(e) for e in died(rules, "m", 1.0, left=2)] == [Launch]
+
+
+def test_nothing_begins_while_nodes_are_counted() -> None:
+    """Neither the pack that died nor one that waits; a pack that is told to end meanwhile stays away."""
+    rules = rules_for(event_pack((1, 0, 10), nodes=3))
+    rules.tick(0.0)
+    rules.on_exit("p", "signal SIGKILL", 1.0)
+    rules.on_message(StartPack(pack=event_pack((2, 0, 10), pack_id="q")), 1.0)
+    assert rules.tick(9.0) == []
+    assert not rules.draining
+    assert rules.on_message(Drain(pack_id="p", grace_s=1.0), 9.1) == []
+    assert [p.pack_id for p in launched(rules.on_nodes(None, 9.2))] == ["q"]
+    assert rules.packs["p"].over

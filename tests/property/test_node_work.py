@@ -48,6 +48,8 @@ class NodeMachine(RuleBasedStateMachine):
         self.suspects: dict[tuple[int, int, int], Piece] = {}
         self.commands: list[list[Command]] = [[] for _ in range(SLOTS)]
         self.asked = False
+        self.reserved: frozenset[int] = frozenset()
+        self.told_use = 0.0
 
     @rule(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3), suspect=st.booleans())
     def chunk(self, lengths: list[int], suspect: bool) -> None:
@@ -77,6 +79,7 @@ class NodeMachine(RuleBasedStateMachine):
         command = self.work.next_command(slot, self.now)
         if command is None:
             return
+        assert slot not in self.reserved
         assert command.first < command.last
         assert self.given[command.epoch].covers(command.first, command.last)
         assert not self.heard.get(command.epoch, EMPTY).overlaps(command.first, command.last)
@@ -145,15 +148,30 @@ class NodeMachine(RuleBasedStateMachine):
         with pytest.raises(CorruptData):
             self.work.results(slot, entries_of(9, [(10**6, 10**6 + 1)]), self.now)
 
-    @rule(over=st.none() | st.floats(0.1, 2))
-    def report(self, over: float | None) -> None:
+    @rule()
+    def report(self) -> None:
         """The coordinator hears each event once."""
         self.now += 0.1
-        report = self.work.report(self.now, occupancy_over=over)
+        report = self.work.report()
         assert not self.work.has_news
         if report is not None:
             self._hear(report)
-            assert all(0.0 <= share <= 1.0 for share in report.occupancy)
+
+    @rule()
+    def tell_use(self) -> None:
+        """No worker was busy for longer than time has passed."""
+        over, self.told_use = self.now - self.told_use, self.now
+        assert all(0.0 <= seconds <= over + 1e-6 for seconds in self.work.busy_seconds(self.now))
+
+    @rule(reserved=st.frozensets(slots))
+    def reserve(self, reserved: frozenset[int]) -> None:
+        """Jobs take cores and give them back; without a core the node holds nothing that it has not begun."""
+        self.reserved = reserved
+        self.work.reserve(reserved)
+        if len(reserved) == SLOTS:
+            assert self.work.want() is None
+            held = sum(s.events for s in self.work.slots)
+            assert held == sum(c.last - c.first for mine in self.commands for c in mine)
 
     def _hear(self, report: Report) -> None:
         told = [(p.epoch, p.events) for p in (*report.done, *report.back)]
@@ -183,7 +201,7 @@ class NodeMachine(RuleBasedStateMachine):
         for slot in range(SLOTS):
             self.die(slot)
         assert not self.work.in_hand
-        if report := self.work.report(self.now):
+        if report := self.work.report():
             self._hear(report)
         assert self.heard == self.given
 
@@ -203,7 +221,7 @@ def test_a_revoked_epoch_is_dropped_unless_a_worker_has_it() -> None:
     assert commanded is not None
     assert commanded.epoch == 2
     work.stop()
-    report = work.report(0.0)
+    report = work.report()
     assert report is not None
     assert [p.epoch for p in report.back] == [2]
 
@@ -216,7 +234,7 @@ def test_nothing_starts_that_cannot_end() -> None:
     assert work.next_command(0, 1.0) is not None
     assert work.next_command(1, 5.0) is None
     assert work.stopped
-    report = work.report(5.0)
+    report = work.report()
     assert report is not None
     assert sum(len(p.events) for p in report.back) == 9
 
@@ -234,7 +252,7 @@ def test_neighbours_of_a_dead_workers_range_keep_their_attempts() -> None:
     commands = [work.next_command(1, 0.0) for _ in range(2)]
     assert sorted((c.first, c.last) for c in commands if c) == [(0, 1), (2, 3)]
     work.failed(1, 1, 2, 3, "no", 0.0)
-    report = work.report(0.0)
+    report = work.report()
     assert report is not None
     assert [(f.piece.first, f.piece.attempts) for f in report.failed] == [(1, 1), (2, 2)]
 

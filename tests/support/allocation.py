@@ -20,11 +20,13 @@ import psutil
 from hpcpanda.allocation.plan import (
     AllocationPlan,
     AllocationStatus,
-    EventPack,
     InboxMessage,
     LeasedEvents,
     Pack,
     PackStatus,
+    TaskProgress,
+    TaskWork,
+    WorkPack,
 )
 from hpcpanda.allocation.spool import (
     MESSAGE,
@@ -51,6 +53,14 @@ from hpcpanda.events.journal import read_journal, segment_path
 
 HERE = Path(__file__).parent
 MARK = "HPCPANDA_TEST_ALLOCATION"
+NAMED = {
+    "hp-nursery": "nursery",
+    "hp-fork-server": "fork server",
+    "hp-worker": "worker",
+    "hp-job-keeper": "job keeper",
+    "hp-job-runner": "job runner",
+}
+"""Roles of the processes of a pack that name themselves."""
 
 
 def leased(*parts: tuple[int, int, int]) -> tuple[LeasedEvents, ...]:
@@ -88,11 +98,10 @@ def event_spec(
 
 def event_pack(
     *parts: tuple[int, int, int], nodes: int = 1, pack_id: str = "p", task_id: int = 1, **spec: Any
-) -> EventPack:
-    """A pack over ``(epoch, first, last)`` parts."""
-    return EventPack(
-        pack_id=pack_id, nodes=nodes, task_id=task_id, spec=event_spec(**spec), events=leased(*parts)
-    )
+) -> WorkPack:
+    """A pack over ``(epoch, first, last)`` parts of one task."""
+    work = TaskWork(task_id=task_id, spec=event_spec(**spec), events=leased(*parts))
+    return WorkPack(pack_id=pack_id, nodes=nodes, work=(work,))
 
 
 @dataclass(slots=True)
@@ -102,6 +111,7 @@ class Rig:
     folder: Path
     nodes: int = 1
     cores: int = 2
+    memory_mb: int = 4000
     walltime_s: float = 60.0
     margin_s: float = 1.0
     grace_s: float = 2.0
@@ -150,7 +160,7 @@ class Rig:
             nodes=NodeSettings(
                 count=self.nodes,
                 cores=self.cores,
-                memory_mb=4000,
+                memory_mb=self.memory_mb,
                 oversubscribe=self.nodes > 1 or self.via is PackVia.PARSL,
             ),
             launcher=LauncherSettings(packs=self.via),
@@ -187,6 +197,10 @@ class Rig:
     def pack(self, pack_id: str = "p") -> PackStatus:
         """A pack's last word."""
         return next(p for p in self.status().packs if p.pack_id == pack_id)
+
+    def task(self, pack_id: str = "p", task_id: int = 1) -> TaskProgress:
+        """A pack's last word about a task."""
+        return next(t for t in self.pack(pack_id).tasks if t.task_id == task_id)
 
     def history(self, what: str) -> list[dict[str, Any]]:
         """Lines of the allocation's history of one kind."""
@@ -280,16 +294,9 @@ def _slice(path: Path, offset: int, length: int) -> bytes:
 def _role(process: psutil.Process) -> str:
     words = process.cmdline()
     text = " ".join(words)
-    if "hpcpanda.allocation.event_pack" in text and "python" in Path(words[0]).name:
-        if "event_pack" not in " ".join(_above(process, 1)) or "hydra" in " ".join(_above(process, 1)):
-            return f"rank {process.environ().get('PMI_RANK', '0')}"
-        return "worker" if "hydra" not in " ".join(_above(process, 2)) else "fork server"
+    if (named := NAMED.get(process.name())) is not None:
+        return named
+    if "hpcpanda.allocation.work_pack" in text and "python" in Path(words[0]).name:
+        return f"rank {process.environ().get('PMI_RANK', '0')}"
     marks = ("hydra_pmi_proxy", "proxy"), ("mpiexec", "mpiexec"), ("hpcpanda.allocation.head", "head")
     return next((role for mark, role in marks if mark in text), "other")
-
-
-def _above(process: psutil.Process, steps: int) -> list[str]:
-    above: psutil.Process | None = process
-    for _ in range(steps):
-        above = above.parent() if above is not None else None
-    return above.cmdline() if above is not None else []

@@ -72,7 +72,7 @@ def run_pack(
         write_message(path, PACK_RUN, run)
         command = launch_command(LauncherSettings(), nodes)
         with subprocess.Popen(
-            [*command, sys.executable, "-m", "hpcpanda.allocation.event_pack", str(path)],
+            [*command, sys.executable, "-m", "hpcpanda.allocation.work_pack", str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         ) as pack:
@@ -83,7 +83,7 @@ def run_pack(
                 used.append((time.monotonic(), coordination_seconds(pack.pid)))
                 status = json.loads(line)
                 assert status["error"] is None, status["error"]
-                if status["idle"] and status["events_done"] == events:
+                if status["idle"] and sum(t["done"] for t in status["tasks"]) == events:
                     pack.stdin.write(b'{"kind":"drain","grace_s":5}\n')
                     pack.stdin.close()
                     break

@@ -50,4 +50,4 @@ def accept(
     holder: str = "a1-p1",
 ) -> int:
     with store.transaction():
-        return accounts.accept(store, store.journals.get(journal.name, journal), holder, part(rows, *failed))
+        return accounts.accept(store, store.journals.get(journal.key, journal), holder, part(rows, *failed))

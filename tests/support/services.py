@@ -16,6 +16,7 @@ import psutil
 from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.domain.errors import Unavailable
 from hpcpanda.domain.exchange import Task
+from tests.support.allocation import NAMED
 
 BIN = Path(sys.executable).parent
 
@@ -192,12 +193,10 @@ class Services:
 def _role(process: psutil.Process) -> str:
     words = process.cmdline()
     text = " ".join(words)
-    if "hpcpanda.allocation.event_pack" in text and "python" in Path(words[0]).name:
-        above = process.parent()
-        if above is None or "event_pack" not in " ".join(above.cmdline()) or "hydra" in above.name():
-            return "rank"
-        upper = above.parent()
-        return "fork server" if upper is None or "hydra" in upper.name() else "worker"
+    if (named := NAMED.get(process.name())) is not None:
+        return named
+    if "hpcpanda.allocation.work_pack" in text and "python" in Path(words[0]).name:
+        return "rank"
     for mark, role in (
         ("hydra_pmi_proxy", "proxy"),
         ("mpiexec", "mpiexec"),

@@ -78,6 +78,8 @@ AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
 JobCompLoc={folder}/accounting
 MpiDefault=none
+# MPICH names its shared memory after job and step; what a killed rank of another cluster has left must not be met.
+FirstJobId={first_job}
 SlurmdParameters=config_overrides
 
 SchedulerType=sched/backfill
@@ -197,6 +199,7 @@ class SlurmCluster:
                 folder=self.folder,
                 requeue_s=self.requeue_s,
                 grace_s=self.grace_s,
+                first_job=1000 + secrets.randbelow(60_000_000),
                 nodes="\n".join(
                     f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={self.cpus} "
                     "RealMemory=4000 State=UNKNOWN"
@@ -244,8 +247,11 @@ class SlurmCluster:
         (self.folder / "spool" / name).mkdir(exist_ok=True)
         self._start(name, "slurmd", "-D", "-N", name, "-f", str(self.conf))
 
-    def kill_node(self, name: str) -> None:
-        """SIGKILL a node's daemon and every process of its jobs, as a lost node would."""
+    def kill_node(self, name: str, *, noticed: bool = False) -> None:
+        """SIGKILL a node's daemon and every process of its jobs, as a lost node would.
+
+        ``noticed``: Slurm is told, and does not take its half minute to find out.
+        """
         daemon = self.daemons[name]
         victims = self.processes(name)
         daemon.kill()
@@ -254,6 +260,8 @@ class SlurmCluster:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(victims, timeout=10)
+        if noticed:
+            self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=lost")
 
     def processes(self, node: str) -> list[psutil.Process]:
         """Step managers of a node and all processes below them."""

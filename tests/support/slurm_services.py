@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,14 @@ class SlurmRig(Rig):
             grace_s=self.grace_s,
             sync_s=0.05,
         )
+        site = replace(site, launcher=replace(site.launcher, packs=self.via))
         plan = AllocationPlan(
             allocation_id="a", site=site, nodes=self.nodes, walltime_s=self.walltime_s, packs=packs
         )
         write_message(self.allocation.plan, PLAN, plan)
         self.job_id = self.slurm.sbatch(
             f"exec {sys.executable} -m hpcpanda.allocation.head a {self.spool.path}",
-            f"--nodes={self.nodes}", "--exclusive", "--ntasks-per-node=1",
+            f"--nodes={self.nodes}", "--exclusive", "--ntasks-per-node=1", "--no-kill",
         )  # fmt: skip
 
     def log(self) -> str:
@@ -79,6 +80,10 @@ class SlurmServices(Services):
     requeue: bool = False
     """A preempted allocation is queued again, instead of ended."""
     grace_s: float = 2.0
+    allocations: int = 1
+    """Limit of allocations at a time."""
+    tables: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Further fields of the site file, by table; changes are for the next start."""
 
     def site_of(self, name: str, spool: Path) -> Path:
         """The shipped site file over a spool of its own."""
@@ -90,9 +95,11 @@ class SlurmServices(Services):
             "walltime_s": self.walltime_s, "lookahead_s": self.lookahead_s, "linger_s": self.linger_s,
             "grace_s": self.grace_s,
         }  # fmt: skip
-        document["limits"]["allocations"] = 1
+        document["limits"]["allocations"] = self.allocations
         if self.requeue:
             del document["scheduler"]["options"]
+        for table, fields in self.tables.items():
+            document.setdefault(table, {}).update(fields)
         path.write_text("".join(_lines(document)))
         return path
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hpcpanda.domain.site import Site
-from hpcpanda_edge.windows.commands import CallLimits
 from hpcpanda_edge.windows.lsf import LsfReader
 from hpcpanda_edge.windows.none import NoProbe
 from hpcpanda_edge.windows.paced import PacedProbe
@@ -12,26 +11,20 @@ from hpcpanda_edge.windows.ports import WindowProbe, WindowReader
 from hpcpanda_edge.windows.slurm import SlurmReader
 
 
-def make_window_probe(
-    site: Site, *, every_s: float = 60.0, limits: CallLimits | None = None, slots_per_node: int | None = None
-) -> WindowProbe:
+def make_window_probe(site: Site) -> WindowProbe:
     """The probe of the site's batch system; one that knows nothing where there is none.
 
-    Args:
-        site: its executor and queue.
-        every_s: seconds between two questions to the batch system; never less than the site's own polling.
-        limits: what one call may take.
-        slots_per_node: for LSF, when a slot is not a core.
+    It asks no more often than the site file lets the edge look at the batch queue.
     """
     queue = site.scheduler.queue
     reader: WindowReader
     match site.scheduler.executor:
         case "slurm":
-            reader = SlurmReader(partition=queue, limits=limits)
+            reader = SlurmReader(partition=queue)
         case "pbs" | "pbspro":
-            reader = PbsReader(queue=queue, limits=limits)
+            reader = PbsReader(queue=queue)
         case "lsf":
-            reader = LsfReader(slots_per_node=slots_per_node or site.nodes.cores, queue=queue, limits=limits)
+            reader = LsfReader(slots_per_node=site.nodes.cores, queue=queue)
         case other:
             return NoProbe(f"there is no window probe for the executor {other!r}")
-    return PacedProbe(reader, every_s=max(every_s, site.scheduler.poll_seconds))
+    return PacedProbe(reader, every_s=site.scheduler.poll_seconds)

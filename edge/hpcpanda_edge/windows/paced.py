@@ -24,7 +24,7 @@ class PacedProbe:
         self,
         reader: WindowReader,
         *,
-        every_s: float = 60.0,
+        every_s: float,
         clock: Callable[[], float] = time.monotonic,
         step_s: float = STEP_S,
     ) -> None:

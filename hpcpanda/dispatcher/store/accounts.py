@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable
-from dataclasses import asdict
+from dataclasses import fields
 
 from sqlalchemy import RowMapping, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,9 +12,14 @@ from hpcpanda.dispatcher.account import Account
 from hpcpanda.dispatcher.store.chunks import chunks
 from hpcpanda.dispatcher.store.codec import dump_spec, is_id, load_spec
 from hpcpanda.dispatcher.store.tables import task_specs, tasks
+from hpcpanda.dispatcher.store.wanted import wanted
 from hpcpanda.domain.errors import NotFound
+from hpcpanda.domain.exchange import Capacity
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import TaskSpec
+from hpcpanda.domain.task import JobRequest, TaskSpec
+
+_JOB_FIELDS = tuple(f.name for f in fields(JobRequest))
+_PLAIN_FIELDS = tuple(f.name for f in fields(Account) if f.name != "job")
 
 _OPEN = (TaskState.READY, TaskState.RUNNING)
 
@@ -44,25 +48,22 @@ class Accounts:
         key = result.inserted_primary_key
         assert key is not None, "the database numbers tasks"
         task_id = int(key[0])
-        text = dump_spec(spec)
         await self._connection.execute(
             insert(task_specs).values(
                 task_id=task_id,
                 owner=account.owner,
                 idempotency_key=idempotency_key,
-                digest=_digest(text),
-                spec=text,
+                spec=dump_spec(spec),
             )
         )
         return task_id
 
-    async def submitted_before(self, owner: str, idempotency_key: str) -> tuple[int, str] | None:
-        """Number and specification digest of the task submitted under this key, if any."""
-        query = select(task_specs.c.task_id, task_specs.c.digest).where(
+    async def submitted_before(self, owner: str, idempotency_key: str) -> int | None:
+        """Number of the task submitted under this key, if any."""
+        query = select(task_specs.c.task_id).where(
             task_specs.c.owner == owner, task_specs.c.idempotency_key == idempotency_key
         )
-        row = (await self._connection.execute(query)).first()
-        return None if row is None else (row.task_id, row.digest)
+        return (await self._connection.execute(query)).scalar_one_or_none()
 
     async def get(self, task_id: int) -> Account:
         """One account, locked where the database locks rows.
@@ -84,11 +85,12 @@ class Accounts:
                 found[row["task_id"]] = _account(row)
         return found
 
-    async def with_ready_events(self, limit: int) -> list[Account]:
-        """Tasks that have ready events: highest priority first, then in order of submission."""
+    async def ready_for(self, capacity: Capacity, limit: int) -> list[Account]:
+        """Tasks that have ready events, or jobs for which there is room: highest priority first, then in order
+        of submission. Chosen by the database, however many others there are."""
         query = (
             select(tasks)
-            .where(tasks.c.state.in_(_OPEN), tasks.c.ready > 0)
+            .where(tasks.c.state.in_(_OPEN), tasks.c.ready > 0, *wanted(capacity))
             .order_by(tasks.c.priority.desc(), tasks.c.task_id)
             .limit(limit)
             .with_for_update()
@@ -139,20 +141,16 @@ class Accounts:
         return found
 
 
-def spec_digest(spec: TaskSpec) -> str:
-    """Digest by which two submissions of the same specification are recognised."""
-    return _digest(dump_spec(spec))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _row(account: Account) -> dict[str, object]:
-    return asdict(account)
+    row: dict[str, object] = {name: getattr(account, name) for name in _PLAIN_FIELDS}
+    for name in _JOB_FIELDS:
+        row[f"job_{name}"] = None if account.job is None else getattr(account.job, name)
+    return row
 
 
 def _account(row: RowMapping) -> Account:
-    values = dict(row)
+    values = {name: row[name] for name in _PLAIN_FIELDS}
     values["state"] = TaskState(values["state"])
-    return Account(**values)
+    is_of_jobs = row["job_cores"] is not None
+    job = JobRequest(**{name: row[f"job_{name}"] for name in _JOB_FIELDS}) if is_of_jobs else None
+    return Account(**values, job=job)

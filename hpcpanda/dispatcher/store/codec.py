@@ -9,12 +9,14 @@ from pydantic import TypeAdapter
 
 from hpcpanda.domain.errors import CorruptData, HpcPandaError
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
+from hpcpanda.domain.room import Room
 from hpcpanda.domain.task import TaskSpec
 
 MAX_ID = 2**63 - 1
 """Largest number a column holds; greater ones name nothing."""
 
 _SPEC: TypeAdapter[TaskSpec] = TypeAdapter(TaskSpec)
+_ROOM: TypeAdapter[Room] = TypeAdapter(Room)
 
 
 def is_id(value: int) -> bool:
@@ -57,3 +59,20 @@ def load_spec(text: str) -> TaskSpec:
         return _SPEC.validate_json(text)
     except ValueError as error:
         raise CorruptData(f"a stored task specification is damaged: {error}") from error
+
+
+def dump_room(room: Room | None) -> str | None:
+    """What an edge has room for as JSON."""
+    return None if room is None else _ROOM.dump_json(room).decode()
+
+
+def load_room(text: str | None) -> Room | None:
+    """Inverse of :func:`dump_room`.
+
+    Raises:
+        CorruptData: the text is no room.
+    """
+    try:
+        return None if text is None else _ROOM.validate_json(text)
+    except ValueError as error:
+        raise CorruptData(f"what an edge has room for is damaged in the store: {error}") from error

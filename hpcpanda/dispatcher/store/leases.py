@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
-from sqlalchemy import Row, bindparam, distinct, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.dispatcher.store.chunks import chunks
@@ -127,8 +127,8 @@ class Leases:
 
     async def edges_of(self, task_id: int) -> list[str]:
         """Names of the edges that hold or have held a lease of the task."""
-        query = select(distinct(leases.c.edge)).where(leases.c.task_id == task_id).order_by(leases.c.edge)
-        return list((await self._connection.execute(query)).scalars())
+        query = select(leases.c.edge).where(leases.c.task_id == task_id).distinct()
+        return list((await self._connection.execute(query.order_by(leases.c.edge))).scalars())
 
 
 class Failures:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import RowMapping, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.dispatcher.store.chunks import chunks
-from hpcpanda.dispatcher.store.codec import dump_events, load_events
+from hpcpanda.dispatcher.store.codec import dump_events, dump_room, load_events, load_room
 from hpcpanda.dispatcher.store.tables import activity, edges, outputs
 from hpcpanda.domain.exchange import OutputFile, TaskActivity
+from hpcpanda.domain.room import Room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class EdgeRecord:
     cores: int
     version: str
     last_seen: float
+    room: Room | None = None
+    """Covers all that it has asked for since its registration; None while it has asked for no jobs."""
 
 
 class Edges:
@@ -35,7 +38,7 @@ class Edges:
         """The edge of that name, if one has registered."""
         query = select(edges).where(edges.c.name == name)
         row = (await self._connection.execute(query)).mappings().first()
-        return None if row is None else EdgeRecord(**row)
+        return None if row is None else _edge(row)
 
     async def put(self, record: EdgeRecord) -> None:
         """Insert or replace a registration."""
@@ -44,6 +47,7 @@ class Edges:
             "cores": record.cores,
             "version": record.version,
             "last_seen": record.last_seen,
+            "room": dump_room(record.room),
         }
         changed = await self._connection.execute(
             update(edges).where(edges.c.name == record.name).values(values)
@@ -51,14 +55,19 @@ class Edges:
         if changed.rowcount == 0:
             await self._connection.execute(insert(edges).values(name=record.name, **values))
 
-    async def seen(self, name: str, now: float) -> None:
-        """Note that the edge has been heard of."""
-        await self._connection.execute(update(edges).where(edges.c.name == name).values(last_seen=now))
+    async def seen(self, name: str, now: float, *, room: Room | None = None) -> None:
+        """Note that the edge has been heard of, and what it has been found to have room for, if anything."""
+        values = {"last_seen": now} if room is None else {"last_seen": now, "room": dump_room(room)}
+        await self._connection.execute(update(edges).where(edges.c.name == name).values(values))
 
     async def all(self) -> list[EdgeRecord]:
         """Every edge by name."""
         rows = await self._connection.execute(select(edges).order_by(edges.c.name))
-        return [EdgeRecord(**row) for row in rows.mappings()]
+        return [_edge(row) for row in rows.mappings()]
+
+
+def _edge(row: RowMapping) -> EdgeRecord:
+    return EdgeRecord(**{**row, "room": load_room(row["room"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

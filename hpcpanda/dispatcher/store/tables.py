@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData(
@@ -56,10 +57,20 @@ tasks = Table(
     Column("created", Float, nullable=False),
     Column("updated", Float, nullable=False),
     Column("message", Text, nullable=True),
+    Column("job_cores", Integer, nullable=True),
+    Column("job_memory_mb", BigInteger, nullable=True),
+    Column("job_gpus", Integer, nullable=True),
+    Column("job_nodes", Integer, nullable=True),
+    Column("job_ranks_per_node", Integer, nullable=True),
+    Column("job_walltime_s", Float, nullable=True),
+    Column("job_disk_mb", BigInteger, nullable=True),
+    Column("job_clones", Integer, nullable=True),
+    Column("in_container", Boolean, nullable=False, server_default=false()),
     Index(None, "state", "priority", "task_id"),
     sqlite_autoincrement=True,
 )
-"""One row a task: its state and the counts of its ledger."""
+"""One row a task: its state and the counts of its ledger; ``job_*``, what each of its jobs asks for, is null
+for a task of events."""
 
 task_specs = Table(
     "task_specs",
@@ -67,7 +78,6 @@ task_specs = Table(
     Column("task_id", _Id, ForeignKey("tasks.task_id"), primary_key=True, autoincrement=False),
     Column("owner", String(128), nullable=False),
     Column("idempotency_key", String(200), nullable=True),
-    Column("digest", String(64), nullable=False),
     Column("spec", Text, nullable=False),
     UniqueConstraint("owner", "idempotency_key"),
 )
@@ -117,8 +127,9 @@ edges = Table(
     Column("cores", BigInteger, nullable=False),
     Column("version", Text, nullable=False),
     Column("last_seen", Float, nullable=False),
+    Column("room", Text, nullable=True),
 )
-"""Edges that have registered."""
+"""Edges that have registered; ``room`` covers all that they have asked for since, as JSON."""
 
 outputs = Table(
     "outputs",

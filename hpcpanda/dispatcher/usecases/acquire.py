@@ -14,6 +14,9 @@ from hpcpanda.domain.ledger import EventLease
 
 SCOUT_EVENT_SECONDS = 1.0
 """Taken for the cost of an event of which nothing is known: the first lease finds out."""
+WALLTIME_SHARE = 0.5
+"""Part of its walltime that a job is taken to run while nothing of it is known. Taken too large, the edge asks
+again sooner; taken too small, it holds jobs that others could run."""
 MIN_EVENT_SECONDS = 1e-9
 """No event is taken to cost less."""
 ROUNDING = 1 + 1e-12
@@ -26,34 +29,61 @@ HEARTBEAT_SECONDS = 5.0
 
 @dataclass(slots=True)
 class _Budget:
+    """What an edge offers, as far as it is not filled yet."""
+
+    capacity: Capacity
     core_seconds: float
 
     def affords(self, account: Account) -> int:
-        """Events of a task that fit."""
-        return min(account.ready, int(self.core_seconds / _cost(account) * ROUNDING))
+        """Events or jobs of a task that fit."""
+        return max(0, min(account.ready, int(self.core_seconds / self._cost(account) * ROUNDING)))
 
     def spend(self, account: Account, events: int) -> None:
-        self.core_seconds -= events * _cost(account)
+        """Take off what so many events or jobs need."""
+        self.core_seconds -= events * self._cost(account)
+
+    def _cost(self, account: Account) -> float:
+        """Core-seconds that an event or job takes of the offer.
+
+        That of a job is at most its cores for all of the time offered: so the cores are filled once, however long
+        the jobs.
+        """
+        known = account.event_seconds or account.guess
+        if account.job is None:
+            return max(known or SCOUT_EVENT_SECONDS, MIN_EVENT_SECONDS)
+        job = account.job
+        wholly = job.core_seconds(self._node_cores)
+        most = wholly * self.capacity.seconds / job.walltime_s
+        return max(min(known or wholly * WALLTIME_SHARE, most) * job.clones, MIN_EVENT_SECONDS)
+
+    @property
+    def _node_cores(self) -> int:
+        assert self.capacity.room is not None, "no job is a candidate without a room"
+        return self.capacity.room.cores
 
 
 async def acquire_work(uow: UnitOfWork, *, edge: str, capacity: Capacity, terms: Terms, now: float) -> Grants:
-    """Lease ready events for as many core-seconds as the edge offers, at least one event if there are any:
+    """Lease ready events and jobs for as many core-seconds as the edge offers, at least one if there are any:
     highest priority first, then in order of submission.
+
+    Jobs are leased only where one fits the edge's room. A task whose jobs do not fit, or need more cores than are left
+    of the offer, is passed over. Jobs are enough to fill the cores once, even if they outlast the offer. A job on
+    several nodes counts as all their cores: where fewer are offered, it is leased alone, if it comes first.
 
     Raises:
         NotFound: the edge is not registered.
         EdgeNameTaken: another instance has taken its name.
     """
     async with uow:
-        record = await recognise(uow, name=edge, instance=capacity.instance)
-        if now - record.last_seen > HEARTBEAT_SECONDS:
-            await uow.edges.seen(edge, now)
+        await _notice(uow, edge, capacity, now)
         while await end_overdue(uow, now):
             pass
-        budget = _Budget(capacity.cores * capacity.seconds)
+        budget = _Budget(capacity, capacity.cores * capacity.seconds)
         granted: list[tuple[Account, EventLease]] = []
-        for account in await _candidates(uow, capacity):
+        for account in await uow.accounts.ready_for(capacity, MAX_LEASES):
             events = budget.affords(account) or (0 if granted else 1)
+            if not events and account.job is not None:
+                continue
             if not events:
                 break
             lease = await _grant(uow, account, events, edge=edge, expires=now + terms.lease_seconds, now=now)
@@ -76,11 +106,14 @@ async def acquire_work(uow: UnitOfWork, *, edge: str, capacity: Capacity, terms:
     )
 
 
-async def _candidates(uow: UnitOfWork, capacity: Capacity) -> list[Account]:
-    if capacity.task_id is None:
-        return await uow.accounts.with_ready_events(MAX_LEASES)
-    found = await uow.accounts.some((capacity.task_id,))
-    return [account for account in found.values() if account.ready]
+async def _notice(uow: UnitOfWork, edge: str, capacity: Capacity, now: float) -> None:
+    """Note that the edge has asked, and what it has room for: what is known already is not written again."""
+    record = await recognise(uow, name=edge, instance=capacity.instance)
+    room = capacity.room.covering(record.room) if capacity.room is not None else record.room
+    if room != record.room:
+        await uow.edges.seen(edge, now, room=room)
+    elif now - record.last_seen > HEARTBEAT_SECONDS:
+        await uow.edges.seen(edge, now)
 
 
 async def _grant(
@@ -92,7 +125,3 @@ async def _grant(
     lease = EventLease(epoch=epoch, holder=edge, granted=taken, outstanding=taken, expires=expires)
     await uow.leases.add(account.task_id, lease)
     return lease
-
-
-def _cost(account: Account) -> float:
-    return max(account.event_seconds or account.guess or SCOUT_EVENT_SECONDS, MIN_EVENT_SECONDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpcpanda.dispatcher.account import Account
 from hpcpanda.dispatcher.store.unit import UnitOfWork
-from hpcpanda.dispatcher.wording import events
+from hpcpanda.dispatcher.wording import counted
 from hpcpanda.domain.states import TaskEvent, TaskState
 
 
@@ -23,7 +23,7 @@ async def judge(uow: UnitOfWork, account: Account, now: float) -> None:
             account.take(TaskEvent.ALL_SETTLED, now=now)
     if account.state is TaskState.MERGING and account.merged == account.done:
         if account.failed:
-            message = f"{account.failed} of {account.total} events failed, as the task allows"
+            message = f"{account.failed} of {account.total} {account.unit}s failed, as the task allows"
             account.take(TaskEvent.OUTPUT_COMPLETE_WITH_LOSSES, now=now, message=message)
         else:
             account.take(TaskEvent.OUTPUT_COMPLETE, now=now)
@@ -32,8 +32,9 @@ async def judge(uow: UnitOfWork, account: Account, now: float) -> None:
 async def _fail(uow: UnitOfWork, account: Account, now: float) -> None:
     (first,) = await uow.failures.page(account.task_id, after=None, limit=1)
     if account.failed > account.max_failed:
-        why = f"{events(account.failed)} failed and the task may lose {account.max_failed or 'none'}"
+        why = f"{counted(account.failed, account.unit)} failed and the task may lose {account.max_failed or 'none'}"
     else:
-        why = f"all of its {events(account.failed)} failed"
-    account.take(TaskEvent.FAIL, now=now, message=f"{why}; the first is event {first.event}: {first.error}")
+        why = f"all of its {counted(account.failed, account.unit)} failed"
+    message = f"{why}; the first is {account.unit} {first.event}: {first.error}"
+    account.take(TaskEvent.FAIL, now=now, message=message)
     await close(uow, account)

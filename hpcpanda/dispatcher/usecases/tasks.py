@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpcpanda.dispatcher.account import Account
-from hpcpanda.dispatcher.store.accounts import spec_digest
+from hpcpanda.dispatcher.store.codec import dump_spec
 from hpcpanda.dispatcher.store.sites import Busy
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.usecases.closing import close
@@ -22,7 +22,7 @@ ACTIVITY_SECONDS = 30.0
 async def submit_task(
     uow: UnitOfWork, *, spec: TaskSpec, owner: str, idempotency_key: str | None, now: float
 ) -> Task:
-    """Accept a task: all its events become ready. The same key gives the same task again.
+    """Accept a task: all its events, or jobs, become ready. The same key gives the same task again.
 
     Raises:
         Conflict: the key was used before for another specification.
@@ -45,15 +45,17 @@ async def submit_task(
             rate_at=now,
             created=now,
             updated=now,
+            job=spec.job_request,
+            in_container=spec.container is not None,
         )
         account.task_id = await uow.accounts.add(account, spec, idempotency_key)
         await uow.ready.put(account.task_id, IntervalSet.span(0, account.total))
     return _task(account, spec, Busy(), now)
 
 
-async def _repeated(uow: UnitOfWork, before: tuple[int, str], spec: TaskSpec, now: float) -> Task:
-    task_id, digest = before
-    if digest != spec_digest(spec):
+async def _repeated(uow: UnitOfWork, task_id: int, spec: TaskSpec, now: float) -> Task:
+    # What is stored is read before it is compared: fields that a later version has added are then equal.
+    if dump_spec((await uow.accounts.specs([task_id]))[task_id]) != dump_spec(spec):
         raise Conflict(
             f"this Idempotency-Key was used for task {task_id}, which is specified differently; use a new key"
         )

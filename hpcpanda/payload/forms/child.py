@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hpcpanda.domain.errors import PayloadFailed
 from hpcpanda.payload.forms.failure import clip
+from hpcpanda.payload.forms.ports import Contain
 
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -43,8 +44,8 @@ def _pattern(names: Iterable[str]) -> re.Pattern[str]:
     return re.compile(r"\{(" + "|".join(names) + r")\}")
 
 
-def check_program(command: tuple[str, ...], environment: Mapping[str, str]) -> None:
-    """Look for a command's program before any range is run.
+def check_program(command: tuple[str, ...], environment: Mapping[str, str], *, contained: bool) -> None:
+    """Look for a command's program before any range is run; one in a container is found when it starts.
 
     Raises:
         PayloadFailed: there is no such program, or a word still has ``{here}`` in it.
@@ -54,7 +55,7 @@ def check_program(command: tuple[str, ...], environment: Mapping[str, str]) -> N
             "payload.command: {here} stands for the folder of a task file; it is filled in when a task file is read"
         )
     program = command[0]
-    if "{" in program:
+    if contained or "{" in program:
         return
     if "/" in program and not program.startswith("/"):
         raise PayloadFailed(
@@ -69,14 +70,26 @@ def check_program(command: tuple[str, ...], environment: Mapping[str, str]) -> N
 
 
 def start(
-    words: list[str], environment: Mapping[str, str] | None, folder: Path, pass_fds: tuple[int, ...] = ()
+    words: list[str],
+    variables: Mapping[str, str],
+    folder: Path,
+    pass_fds: tuple[int, ...] = (),
+    *,
+    contain: Contain | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program in ``folder``: stdin is empty, stdout and stderr are the worker's.
+    """Start a program in ``folder``, in a container if need be: stdin is empty, stdout and stderr are the worker's.
+
+    A program outside a container has the worker's environment, with the variables added.
 
     Raises:
         PayloadFailed: it cannot be started.
     """
+    environment = dict(os.environ)
     try:
+        if contain is not None:
+            words = contain(words, folder, variables)
+        else:
+            environment.update(variables)
         return subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
@@ -87,11 +100,6 @@ def start(
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise PayloadFailed(f"cannot start {words[0]!r}: {error}") from error
-
-
-def merged_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The worker's environment with the payload's variables added."""
-    return {**os.environ, **environment}
 
 
 def remove(output: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from hpcpanda.domain.errors import PayloadFailed
 from hpcpanda.domain.task import CommandPayload, TaskSpec
 from hpcpanda.payload.forms import child
 from hpcpanda.payload.forms.failure import ending
+from hpcpanda.payload.forms.ports import Contain
 from hpcpanda.payload.work import InputTable
 
 _OF_INPUT = ("{input}", "{input_first}", "{input_last}")
@@ -16,12 +18,13 @@ _OF_INPUT = ("{input}", "{input_first}", "{input_last}")
 class PreparedCommand:
     """A command whose program is known to exist."""
 
-    def __init__(self, spec: TaskSpec, payload: CommandPayload) -> None:
-        child.check_program(payload.command, payload.environment)
+    def __init__(self, spec: TaskSpec, payload: CommandPayload, contain: Contain | None = None) -> None:
+        child.check_program(payload.command, payload.environment, contained=contain is not None)
         self._words = [(word, any(name in word for name in _OF_INPUT)) for word in payload.command]
         if spec.inputs is None and any(of_input for _, of_input in self._words):
             raise PayloadFailed("payload.command: names {input}, but the task has no inputs")
-        self._environment = child.merged_environment(payload.environment)
+        self._environment = payload.environment
+        self._contain = contain
         self._inputs = InputTable(spec.inputs) if spec.inputs is not None else None
         self._seed = spec.seed
 
@@ -47,10 +50,9 @@ class PreparedCommand:
             words += [child.fill(word, v) for v in (of_slices if of_input else [values])]
         return words
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """The environment its programs are started with."""
-        return self._environment
+    def start(self, words: list[str], folder: Path) -> subprocess.Popen[bytes]:
+        """Start the program, in the task's container if it has one."""
+        return child.start(words, self._environment, folder, contain=self._contain)
 
 
 class CommandRunner:
@@ -66,7 +68,7 @@ class CommandRunner:
         words = self._prepared.start_words(first, last, str(self._output))
         where = f"{Path(words[0]).name} on events [{first}, {last})"
         child.remove(self._output)
-        process = child.start(words, self._prepared.environment, self._folder)
+        process = self._prepared.start(words, self._folder)
         try:
             status = process.wait()
         except BaseException:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
+
+Contain = Callable[[list[str], Path, Mapping[str, str]], list[str]]
+"""``contain(words, work_folder, variables)``: the words that run a program with these variables in the task's container."""
 
 
 class Runner(Protocol):

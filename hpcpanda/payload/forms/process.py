@@ -16,6 +16,7 @@ from hpcpanda.domain.errors import PayloadFailed
 from hpcpanda.domain.task import ProcessPayload, TaskSpec
 from hpcpanda.payload.forms import child
 from hpcpanda.payload.forms.failure import clip, ending
+from hpcpanda.payload.forms.ports import Contain
 from hpcpanda.payload.work import InputTable
 
 MAX_REPLY = 4096
@@ -27,14 +28,16 @@ BYE_SECONDS = 5.0
 class PreparedProcess:
     """A command whose program is known to exist; processes are started by the workers."""
 
-    def __init__(self, spec: TaskSpec, payload: ProcessPayload) -> None:
-        child.check_program(payload.command, payload.environment)
+    def __init__(self, spec: TaskSpec, payload: ProcessPayload, contain: Contain | None = None) -> None:
+        child.check_program(payload.command, payload.environment, contained=contain is not None)
         if spec.inputs is not None and any("\n" in f.path for f in spec.inputs.files):
             raise PayloadFailed("inputs.files.path: a path with a newline cannot be sent to a process")
         self.words = [child.fill(word, {"seed": str(spec.seed)}) for word in payload.command]
         """Words of the command."""
-        self.environment = child.merged_environment(payload.environment)
-        """The environment its processes are started with."""
+        self.environment = payload.environment
+        """Variables that its processes are given."""
+        self.contain = contain
+        """Puts them into the task's container."""
         self.inputs = InputTable(spec.inputs) if spec.inputs is not None else None
         """Finds the input entries of a range; None without inputs."""
         self.seed = spec.seed
@@ -112,8 +115,9 @@ class _Conversation:
         numbers = {"HPCPANDA_IN": str(its_requests), "HPCPANDA_OUT": str(its_replies)}
         try:
             self._process: subprocess.Popen[bytes] = child.start(
-                prepared.words, prepared.environment | numbers, folder, (its_requests, its_replies)
-            )
+                prepared.words, prepared.environment | numbers, folder, (its_requests, its_replies),
+                contain=prepared.contain,
+            )  # fmt: skip
         except BaseException:
             os.close(self._requests)
             os.close(self._replies)

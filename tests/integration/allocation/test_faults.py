@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from hpcpanda.allocation.plan import WorkPack
 from hpcpanda.allocation.worker_log import CAP_BYTES
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.events.journal import events_of, read_journal
 from tests.support.allocation import Rig, event_pack
+from tests.support.job_world import job_work
 
 RigMaker = Callable[..., Rig]
 
@@ -64,15 +66,15 @@ def test_one_bad_event_is_isolated(rig: RigMaker, how: str, says: str) -> None:
         ({"setup": "setup_never_ends", "setup_timeout_s": 0.5}, "set-up took longer than 0.5 s"),
     ],
 )
-def test_a_payload_that_cannot_begin_fails_the_pack(
+def test_a_payload_that_cannot_begin_fails_the_task(
     rig: RigMaker, settings: dict[str, object], says: str
 ) -> None:
-    """A payload that cannot be set up ends the pack as failed, once, with the reason."""
+    """A payload that cannot be set up is not tried again, and the task says why."""
     a = rig()
     a.start(event_pack((1, 0, EVENTS), **settings))
     assert a.wait() == 0
-    assert a.pack().state == "failed"
-    assert says in str(a.pack().error)
+    assert a.task().state == "failed"
+    assert says in str(a.task().error)
     assert len(a.history("pack-started")) == 1
     assert a.done() == {}
 
@@ -122,3 +124,16 @@ def test_a_full_spool_ends_the_pack_with_a_reason(rig: RigMaker, small_disk: Pat
     assert "No space left on device" in str(a.pack().error)
     (journal,) = map(read_journal, a.journals())
     assert 0 < len(journal.entries) < 64
+
+
+def test_a_node_that_is_not_what_the_site_file_says_runs_no_job(rig: RigMaker) -> None:
+    """Events still run there; the status names node and field."""
+    made = rig(memory_mb=64_000_000)
+    (events,) = event_pack((1, 0, 20)).work
+    made.start(WorkPack(pack_id="p", nodes=1, work=(job_work(2, jobs=3), events)))
+    assert made.wait() == 0
+    (complaint,) = made.pack().complaints
+    assert complaint.startswith("node 0 gets no jobs: ")
+    assert "nodes.memory_mb says 64000000" in complaint
+    assert events_of(read_journal(made.journals()[0]).entries) == IntervalSet.span(0, 20)
+    assert not made.journals(2)

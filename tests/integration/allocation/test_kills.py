@@ -29,7 +29,7 @@ def _has_entries(path: object) -> bool:
 
 @pytest.mark.parametrize(
     "role",
-    ["worker", "fork server", "rank 0", "rank 1", "proxy", "mpiexec"],
+    ["worker", "fork server", "nursery", "job keeper", "rank 0", "rank 1", "proxy", "mpiexec"],
     ids=lambda r: r.replace(" ", "-"),
 )
 def test_the_pack_goes_on_after_a_kill(rig: RigMaker, role: str) -> None:

@@ -29,7 +29,7 @@ def test_every_event_is_journalled_once(rig: RigMaker, nodes: int) -> None:
     assert len(a.journals()) == nodes
     assert all(read_journal(path).closed for path in a.journals())
     assert a.status().state == "ended"
-    assert (a.pack().state, a.pack().events_done, a.pack().error) == ("ended", 4000, None)
+    assert (a.pack().state, a.pack().done, a.pack().error) == ("ended", 4000, None)
     assert a.pack().cores == 2 * nodes
 
 
@@ -47,9 +47,9 @@ def test_top_up_reaches_a_running_pack(rig: RigMaker) -> None:
     a = rig(linger_s=1.0)
     a.start(event_pack((1, 0, 50)))
     a.until(lambda: a.pack().state == "running", "the begin of the pack")
-    a.send(TopUp(pack_id="p", events=leased((2, 100, 200))))
-    a.until(lambda: a.pack().events_done == 150, "the end of all events")
-    a.send(TopUp(pack_id="p", events=leased((3, 500, 510))))
+    a.send(TopUp(pack_id="p", task_id=1, events=leased((2, 100, 200))))
+    a.until(lambda: a.pack().done == 150, "the end of all events")
+    a.send(TopUp(pack_id="p", task_id=1, events=leased((3, 500, 510))))
     assert a.wait() == 0
     assert a.done() == {
         1: IntervalSet.span(0, 50), 2: IntervalSet.span(100, 200), 3: IntervalSet.span(500, 510),
@@ -61,10 +61,10 @@ def test_messages_left_before_the_head_starts_count(rig: RigMaker) -> None:
     """A top-up, a revoke and a further pack that lie in the inbox at the start are acted on."""
     a = rig()
     a.allocation.create()
-    a.send(TopUp(pack_id="p", events=leased((2, 100, 150))))
-    a.send(Revoke(pack_id="p", epochs=(1,)))
+    a.send(TopUp(pack_id="p", task_id=1, events=leased((2, 100, 150))))
+    a.send(Revoke(pack_id="p", task_id=1, epochs=(1,)))
     a.send(StartPack(pack=event_pack((7, 0, 20), pack_id="q")))
-    a.send(TopUp(pack_id="q", events=leased((8, 20, 30))))
+    a.send(TopUp(pack_id="q", task_id=1, events=leased((8, 20, 30))))
     a.start(event_pack((1, 0, 50)))
     assert a.wait() == 0
     assert a.done() == {
@@ -76,7 +76,7 @@ def test_a_further_pack_starts_on_free_nodes(rig: RigMaker) -> None:
     """Two packs of one node each run at the same time in an allocation of two nodes."""
     a = rig(nodes=2, cores=1, linger_s=0.5)
     a.start(event_pack((1, 0, 10**6), settings={"event_ms": 1}))
-    a.until(lambda: a.pack().events_done > 0, "the first events")
+    a.until(lambda: a.pack().done > 0, "the first events")
     a.send(StartPack(pack=event_pack((2, 0, 30), pack_id="q", task_id=2)))
     a.until(lambda: a.pack("q").state == "ended", "the end of the second pack")
     assert a.pack().state == "running"
@@ -89,8 +89,8 @@ def test_a_revoked_epoch_is_not_worked_on_any_more(rig: RigMaker) -> None:
     """After a revoke only what workers had in hand is finished; other epochs go on."""
     a = rig()
     a.start(event_pack((1, 0, 10**6), (2, 10**6, 10**6 + 100), settings={"event_ms": 2}))
-    a.until(lambda: a.pack().events_done > 0, "the first events")
-    a.send(Revoke(pack_id="p", epochs=(1,)))
+    a.until(lambda: a.pack().done > 0, "the first events")
+    a.send(Revoke(pack_id="p", task_id=1, epochs=(1,)))
     assert a.wait() == 0
     done = a.done()
     assert done[2] == IntervalSet.span(10**6, 10**6 + 100)
@@ -101,14 +101,14 @@ def test_sigterm_drains_within_the_grace_time(rig: RigMaker) -> None:
     """On SIGTERM the head ends with status 0 inside the grace time; nothing done is lost, the rest is undone."""
     a = rig(grace_s=2.0)
     a.start(event_pack((1, 0, 10**6), settings={"event_ms": 5}))
-    a.until(lambda: a.pack().events_done > 0, "the first events")
+    a.until(lambda: a.pack().done > 0, "the first events")
     told = time.monotonic()
     assert a.head is not None
     a.head.send_signal(signal.SIGTERM)
     assert a.wait() == 0
     assert time.monotonic() - told < 2.5
     assert a.pack().state == "ended"
-    assert len(a.done()[1]) == a.pack().events_done < 10**6
+    assert len(a.done()[1]) == a.pack().done < 10**6
     assert all(read_journal(path).closed for path in a.journals())
 
 
@@ -159,7 +159,7 @@ def test_parsl_starts_packs_too(rig: RigMaker) -> None:
     """The same pack through Parsl's MPIExecutor: all events once, and Parsl leaves nothing behind."""
     a = rig(via=PackVia.PARSL, nodes=2, cores=1, linger_s=0.5)
     a.start(event_pack((1, 0, 500), nodes=2))
-    a.until(lambda: a.pack().events_done == 500, "the end of the work", 60)
+    a.until(lambda: a.pack().done == 500, "the end of the work", 60)
     assert a.wait(60) == 0
     assert a.done() == {1: IntervalSet.span(0, 500)}
 

@@ -76,6 +76,9 @@ EXAMPLES = {
         "user somebody", r"^hpcpanda-user-\S+\n$", r"hpcpanda-user-\S+\n", ("token",)
     ),
     "hpcpanda-edge check": Example("{site}", r"ok    launcher\.command", r"", ("site", "findings")),
+    "hpcpanda-edge explain": Example(
+        "--site {site}", r"edge laptop: running\nNothing is known of backfill windows", r"", ("notes", "tasks", "allocations")
+    ),
     "hpcpanda-edge status": Example("--site {site}", r"edge laptop: running", r"", ("allocations", "tasks")),
 }  # fmt: skip
 """An example of every command that answers and ends."""
@@ -264,7 +267,7 @@ def test_a_second_dispatcher_over_the_same_state_is_refused(here: Callable[..., 
         ("events = 60", f"events = {MAX_EVENTS + 1}", f"events: {MAX_EVENTS + 1} is outside 1..{MAX_EVENTS}"),
         ("events = 60", 'events = "many"', "events: "),
         ("events = 60", "events = 1.5", "events: "),
-        ("events = 60", "", "events: say either 'events' or 'inputs'"),
+        ("events = 60", "", "events: say one of 'events', 'inputs' and 'jobs'"),
         ("events = 60", "events = 60\nseed = -1", "seed: -1 is outside"),
         ("events = 60", "events = 60\npriority = 1001", "priority: 1001 is outside -1000..1000"),
         ("events = 60", "events = ", "is not TOML"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from dataclasses import replace
@@ -88,6 +89,17 @@ def test_a_zip_has_one_member_a_range(services: Services, tmp_path: Path) -> Non
         members = [archive.read(m).splitlines() for m in archive.infolist()]
     assert len(members) == sum(source.ranges for source in finished.manifest.sources) >= 15
     assert [int(line.split()[0]) for lines in members for line in lines] == list(range(300))
+
+
+def test_jobs_leave_their_files_in_the_archive(services: Services) -> None:
+    """The example of jobs, cut to six: two files each, under the job's number."""
+    spec = replace(load_task(EXAMPLES / "jobs" / "task.toml"), jobs=6)
+    done = run_to_output(services, spec)
+    with zipfile.ZipFile(done.output.path) as archive:
+        assert archive.testzip() is None
+        names = [f"{job}/{file}" for job in range(6) for file in ("lyapunov.json", "stdout.txt")]
+        assert archive.namelist() == names
+        assert all(json.loads(archive.read(name)) for name in names[::2])
 
 
 def test_one_event_is_a_task(services: Services, tmp_path: Path) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hpcpanda_edge.actions import Reason
+from hpcpanda_edge.outlook import read_outlook
 from hpcpanda_edge.state_folder import StateFolder
 from support.edge import (
     FakeDispatcher,
@@ -21,8 +24,10 @@ from support.edge import (
 )
 
 from hpcpanda.domain.errors import Unavailable
+from hpcpanda.domain.exchange import Capacity, Grants
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.task import JobPayload, JobRequest, Output, OutputFormat, TaskSpec
 
 
 @pytest.fixture
@@ -51,6 +56,29 @@ async def test_work_submitted_later_starts_at_once(tmp_path: Path, scheduler: Fa
         await asyncio.sleep(0.3)
         dispatcher.submit(small_task(10))
         await until(lambda: scheduler.started, timeout_s=1.0)
+
+
+class Listener(FakeDispatcher):
+    """A dispatcher that notes which room for jobs it was asked to fill; a question without answer lasts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rooms: list[int] = []
+
+    async def acquire(self, name: str, capacity: Capacity) -> Grants:
+        if capacity.only is None and capacity.room is not None:
+            self.rooms.append(capacity.room.nodes)
+        return await super().acquire(name, capacity)
+
+
+async def test_more_room_is_told_while_a_question_is_open(tmp_path: Path, scheduler: FakeScheduler):
+    """Half of the site was taken when it was asked. When all is free, a job that needs all does not wait for the end
+    of that question, which lasts for 20 s."""
+    dispatcher = Listener()
+    async with running_edge(small_site(tmp_path, allocations=2), dispatcher, scheduler):
+        dispatcher.submit(small_task(2))
+        await until(lambda: dispatcher.rooms[-1:] == [1])
+        await until(lambda: dispatcher.rooms[-1:] == [2], timeout_s=12.0)
 
 
 async def test_two_tasks_share_a_site_inside_its_limits(tmp_path: Path, scheduler: FakeScheduler):
@@ -251,3 +279,24 @@ def test_a_second_edge_over_the_same_spool_is_refused(tmp_path: Path):
     assert not folder.in_use()
     with folder.only_one():
         pass
+
+
+async def test_what_a_running_edge_knows_is_left_for_explain(tmp_path: Path, scheduler: FakeScheduler):
+    """Why nothing is known of windows, and why work went back to the dispatcher."""
+    dispatcher = FakeDispatcher()
+    site = small_site(tmp_path)
+    path = StateFolder.of(tmp_path).outlook
+    async with running_edge(site, dispatcher, scheduler):
+        too_large = TaskSpec(
+            name="large",
+            jobs=3,
+            payload=JobPayload(command=("true",)),
+            job=JobRequest(cores=3),
+            output=Output(file="out.zip", format=OutputFormat.ZIP),
+        )
+        task_id = dispatcher.submit(too_large)
+        await until(lambda: (left := read_outlook(path, time.time())) and task_id in left.given_back)
+    left = read_outlook(path, time.time())
+    assert left is not None
+    assert left.given_back[task_id].reason is Reason.DOES_NOT_FIT
+    assert left.windows_unknown == "there is no window probe for the executor 'local'"

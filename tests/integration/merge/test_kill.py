@@ -20,7 +20,18 @@ import pytest
 
 from hpcpanda.domain.task import OutputFormat
 from hpcpanda.events.columns import Items
-from hpcpanda.merge import Source, digest_bytes, digest_columns, digest_file, merge, merging
+from hpcpanda.merge import (
+    JobOutputs,
+    Source,
+    digest_bytes,
+    digest_columns,
+    digest_file,
+    digest_members,
+    load_manifest,
+    merge,
+    merging,
+    reports_path,
+)
 from hpcpanda.merge.hdf5 import Hdf5Merger
 
 STEPS = ("pwrite", "writev", "fsync", "fdatasync", "open", "replace", "rename", "unlink")
@@ -79,6 +90,45 @@ def test_killed_before_any_step_on_disk(
         again = merge(sources=sources, format=kind, output=output, provenance={})
         assert again.digest == digest_file(output, kind) == serial
         assert sorted(p.name for p in folder.iterdir()) == ["out.x", "out.x.manifest.json"]
+        if child.exitcode == 0:
+            break
+    assert 10 < steps < 999
+
+
+def killed_merge_of_jobs(steps: int, sources: list[Source], jobs: JobOutputs, output: Path) -> None:
+    """What the child process does."""
+    merging._FLUSH_S = 1e-9  # type: ignore[misc]
+    count_down(steps)
+    merge(sources=sources, format=OutputFormat.ZIP, output=output, provenance={}, jobs=jobs, threads=1)
+
+
+def test_merge_of_jobs_killed_before_any_step_on_disk(making: ModuleType, tmp_path: Path) -> None:
+    """As above for an archive of jobs that replaces an older one: whenever the archive is the new one, the reports
+    and the manifest are those that belong to it."""
+    spool = making.Spool(tmp_path / "spool")
+    sources = [spool.jobs(f"n{k}", range(11 - k, -1, -3), making.job_files, roll=2000) for k in range(3)]
+    jobs = JobOutputs(jobs=12, outputs=making.OUTPUTS)
+    request = {"format": OutputFormat.ZIP, "provenance": {}, "jobs": jobs}
+    serial = digest_members(
+        [(f"{job:02}/{n}", data) for job in range(12) for n, data in making.job_files(job)]
+    )
+    context = multiprocessing.get_context("fork")
+    for steps in range(1000):
+        output = tmp_path / str(steps) / "out.zip"
+        old = merge(sources=sources[:1], output=output, **request).digest
+        child = context.Process(target=killed_merge_of_jobs, args=(steps, sources, jobs, output))
+        child.start()
+        child.join(60)
+        assert child.exitcode in (0, -signal.SIGKILL)
+        found = digest_file(output, OutputFormat.ZIP)
+        assert found in (old, serial)
+        if found == serial:
+            assert load_manifest(output).digest == serial
+            assert len(reports_path(output).read_text().splitlines()) == 12
+        again = merge(sources=sources, output=output, **request)
+        assert again.digest == digest_file(output, OutputFormat.ZIP) == serial
+        left = sorted(p.name for p in output.parent.iterdir())
+        assert left == ["out.zip", "out.zip.jobs.jsonl", "out.zip.manifest.json"]
         if child.exitcode == 0:
             break
     assert 10 < steps < 999

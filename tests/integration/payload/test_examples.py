@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hpcpanda.client.job_check import check_jobs
+from hpcpanda.client.task_file import load_task
 from hpcpanda.events.columns import Items
 from hpcpanda.payload.check import check_payload
 from hpcpanda.payload.forms import prepare
@@ -101,6 +106,26 @@ def test_program_examples_number_their_lines(example: Example, folder: str, tmp_
     runner.close()
     assert isinstance(output, bytes)
     assert [int(line.split()[0]) for line in output.splitlines()] == list(range(500, 520))
+
+
+def test_jobs_give_the_same_twice_and_can_be_collected(tmp_path: Path) -> None:
+    """Its jobs give the same files twice; the map is periodic at the first r and chaotic at the last."""
+    folder = EXAMPLES / "jobs"
+    report = check_jobs(load_task(folder / "task.toml"), jobs=2, workers=1)
+    assert report.ok, report
+    assert report.jobs == (0, 39)
+    with zipfile.ZipFile(tmp_path / "out.zip", "w") as files:
+        for job in report.jobs:
+            words = [sys.executable, folder / "scan.py", *map(str, (job, 40, 7, 1))]
+            subprocess.run(words, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+            files.write(tmp_path / "lyapunov.json", f"{job:02}/lyapunov.json")
+            files.writestr(f"{job:02}/stdout.txt", "said")
+    words = [sys.executable, folder / "collect.py", tmp_path / "out.zip"]
+    lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    (first_r, first), (last_r, last) = (map(float, line.split()) for line in lines)
+    assert (first_r, last_r) == (3.5, 4.0)
+    assert first < -0.5
+    assert abs(last - 0.6931) < 0.02, "at r = 4 the exponent is log 2"
 
 
 def test_every_example_is_tested_and_described() -> None:

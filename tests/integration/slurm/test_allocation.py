@@ -15,6 +15,7 @@ from hpcpanda.events.journal import read_journal
 from tests.support.allocation import event_pack, leased
 from tests.support.services import wait_until
 from tests.support.slurm import SlurmCluster
+from tests.support.slurm_payload import held
 from tests.support.slurm_services import SlurmRig
 
 Maker = Callable[..., SlurmRig]
@@ -46,7 +47,7 @@ def _rank(a: SlurmRig, number: int) -> psutil.Process:
             if (
                 above is not None
                 and above.name() == "slurmstepd"
-                and "event_pack" in " ".join(process.cmdline())
+                and "work_pack" in " ".join(process.cmdline())
             ):
                 found.append(process)
         return bool(found)
@@ -60,11 +61,11 @@ def test_a_pack_over_two_nodes_listens_to_the_head(rig: Maker) -> None:
     a = rig(linger_s=1.0)
     a.start(event_pack((1, 0, 1000), nodes=2, settings={"event_ms": 1}))
     a.until(lambda: a.pack().state == "running", "the begin of the pack")
-    a.send(TopUp(pack_id="p", events=leased((2, 5000, 6000))))
+    a.send(TopUp(pack_id="p", task_id=1, events=leased((2, 5000, 6000))))
     a.slurm.wait_for(a.job_id, "COMPLETED")
     assert a.done() == {1: IntervalSet.span(0, 1000), 2: IntervalSet.span(5000, 6000)}
     assert len(a.journals()) == 2
-    assert (a.pack().state, a.pack().events_done, a.pack().cores) == ("ended", 2000, 2)
+    assert (a.pack().state, a.pack().done, a.pack().cores) == ("ended", 2000, 2)
     assert a.status().inbox_read == 1
     assert a.log() == ""
 
@@ -73,7 +74,7 @@ def test_a_pack_whose_rank_was_killed_is_started_again(rig: Maker) -> None:
     """One lost rank ends the step; the next one waits for its nodes and does what is left."""
     a = rig()
     a.start(event_pack((1, 0, 1600), nodes=2, settings={"event_ms": 2}))
-    a.until(lambda: a.pack().events_done > 0, "the first events")
+    a.until(lambda: a.pack().done > 0, "the first events")
     _rank(a, 1).kill()
     a.slurm.wait_for(a.job_id, "COMPLETED")
     assert a.done() == {1: IntervalSet.span(0, 1600)}
@@ -97,30 +98,30 @@ def test_two_packs_have_nodes_of_their_own(rig: Maker) -> None:
 
 
 def _steps(slurm: SlurmCluster, node: str) -> list[psutil.Process]:
-    return [p for p in slurm.processes(node) if "event_pack" in " ".join(p.cmdline())]
+    return [p for p in slurm.processes(node) if "work_pack" in " ".join(p.cmdline())]
 
 
 def test_a_drain_ends_the_job(rig: Maker) -> None:
     """The head is told to drain: the job completes with what is journalled, long before its work is done."""
     a = rig()
     a.start(event_pack((1, 0, 10**6), nodes=2, settings={"event_ms": 2}))
-    a.until(lambda: a.pack().events_done > 0, "the first events")
+    a.until(lambda: a.pack().done > 0, "the first events")
     a.send(Drain(grace_s=1.0))
     a.slurm.wait_for(a.job_id, "COMPLETED", seconds=30)
     assert a.status().state == "ended"
-    assert len(a.done()[1]) >= a.pack().events_done > 0
+    assert len(a.done()[1]) >= a.pack().done > 0
 
 
 def test_a_preempted_allocation_drains_in_its_grace_time(rig: Maker) -> None:
     """Slurm tells the ranks only: they end their ranges and journals, and the job is over before it would be killed."""
     a = rig()
     a.start(event_pack((1, 0, 10**6), nodes=2, settings={"event_ms": 2}))
-    a.until(lambda: a.pack().events_done > 0, "the first events")
+    a.until(lambda: a.pack().done > 0, "the first events")
     urgent = a.slurm.preempt(seconds=1)
     a.slurm.wait_for(a.job_id, "COMPLETED", seconds=30)
     assert a.status().state == "ended"
     assert all(read_journal(path).closed for path in a.journals())
-    assert len(a.done()[1]) == a.pack().events_done
+    assert len(a.done()[1]) == a.pack().done
     a.slurm.wait_for(urgent, "COMPLETED")
 
 
@@ -131,7 +132,8 @@ def test_a_killed_allocation_goes_on_when_its_job_is_queued_again(rig: Maker, tm
     a = rig(grace_s=60.0, walltime_s=300.0)
     settings = {"file": str(file), "at": 900}
     a.start(event_pack((1, 0, 1000), nodes=2, call="slurm_payload:hold", settings=settings, max_events=10))
-    a.until(lambda: a.pack().events_done > 0, "the first events")
+    a.until(held(file).exists, "the range that cannot be hurried")
+    a.until(lambda: bool(a.done()), "the first events")
     urgent = a.slurm.preempt(seconds=1)
     a.slurm.wait_for(urgent, "COMPLETED", seconds=90)
     before = a.done()[1]

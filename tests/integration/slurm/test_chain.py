@@ -16,6 +16,7 @@ from hpcpanda.merge import digest_bytes, digest_columns
 from tests.support import chaos_payload
 from tests.support.services import wait_for_task, wait_until
 from tests.support.slurm import SlurmCluster
+from tests.support.slurm_payload import held
 from tests.support.slurm_services import NAME, SlurmServices
 
 EVENTS = 8000
@@ -60,6 +61,7 @@ def start(services: SlurmServices, slurm: SlurmCluster, spec: TaskSpec) -> tuple
         wait_until(
             lambda: client.task(task_id).progress.done > EVENTS // 10,
             "the first events",
+            seconds=90,
             on_wait=lambda: services.check_alive("edge"),
         )
     (job,) = slurm.queue()
@@ -93,15 +95,22 @@ def test_the_edge_plans_anew_after_a_preemption(slurm: SlurmCluster, services: S
 def test_the_allocation_goes_on_when_its_job_is_queued_again(
     slurm: SlurmCluster, services: SlurmServices, tmp_path: Path
 ) -> None:
-    """A range outlasts the grace time, so Slurm kills the job and runs it again: its head does what is left of it."""
+    """A range outlasts the grace time, so Slurm kills the job and runs it again: its head does what is left of it.
+
+    The edge sees it wait and begin again.
+    """
     file = tmp_path / "hold"
     file.touch()
     services.requeue, services.grace_s = True, 60.0
     output = Output(file="out.bin", format=OutputFormat.CONCAT)
     spec = spec_of("slurm_payload:hold", output, file=str(file), at=EVENTS // 2)
     task_id, job = start(services, slurm, spec)
-    slurm.wait_for(slurm.preempt(seconds=2), "COMPLETED", seconds=90)
+    wait_until(held(file).exists, "the range that cannot be hurried", seconds=60)
+    urgent = slurm.preempt(seconds=2)
+    wait_until(lambda: "allocation-queued-again" in services.log("edge"), "the requeue", seconds=90)
+    slurm.wait_for(urgent, "COMPLETED", seconds=90)
     file.unlink()
     assert finished(services, task_id) == digest_bytes(np.arange(EVENTS, dtype="<u8").tobytes())
     wait_until(lambda: not slurm.queue(), "the end of all jobs")
     assert [row["JobState"] for row in slurm.accounting(job)] == ["PREEMPTED", "COMPLETED"]
+    assert {int(row["JobId"]) for row in slurm.accounting() if int(row["JobId"]) >= job} == {job, urgent}

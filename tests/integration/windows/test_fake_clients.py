@@ -55,7 +55,9 @@ def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clients:
 
 def pbs_probe(timeout_s: float = 30.0) -> PacedProbe:
     """A probe of PBS at the time of the samples."""
-    return PacedProbe(PbsReader(queue="prod", limits=CallLimits(timeout_s=timeout_s), now=lambda: NOON))
+    return PacedProbe(
+        PbsReader(queue="prod", limits=CallLimits(timeout_s=timeout_s), now=lambda: NOON), every_s=60.0
+    )
 
 
 async def test_pbs_windows_through_fake_clients(clients: Clients) -> None:
@@ -132,5 +134,5 @@ async def test_lsf_without_a_window_or_a_job(clients: Clients) -> None:
 async def test_lsf_in_trouble_is_a_reason(clients: Clients) -> None:
     """A fake bslots that cannot reach LSF leaves nothing known."""
     clients.add("bslots", "echo 'Failed in an LSF library call: Master LIM is down' >&2; exit 255")
-    sighting = await PacedProbe(LsfReader(slots_per_node=42)).look()
+    sighting = await PacedProbe(LsfReader(slots_per_node=42), every_s=60.0).look()
     assert "Master LIM is down" in (sighting.unknown or "")

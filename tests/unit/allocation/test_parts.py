@@ -15,7 +15,7 @@ from hpcpanda.allocation.board import Board, InHand
 from hpcpanda.allocation.launch import launch_command
 from hpcpanda.allocation.plan import Drain, Revoke
 from hpcpanda.allocation.process_watch import tree_rss_bytes
-from hpcpanda.allocation.recovery import events_left, last_incarnation
+from hpcpanda.allocation.recovery import last_incarnation, work_left
 from hpcpanda.allocation.spool import MESSAGE, Spool, journal_name, read_message, write_message
 from hpcpanda.allocation.worker_log import LogPipe, NodeLog
 from hpcpanda.domain.errors import CorruptData, SchedulerFailed
@@ -52,7 +52,7 @@ def test_the_launcher_is_looked_up_beside_python() -> None:
 
 def test_a_missing_launcher_is_refused() -> None:
     """A launcher that is nowhere is named, with the place to look."""
-    with pytest.raises(SchedulerFailed, match=r"no-such-launcher.*launcher.command"):
+    with pytest.raises(SchedulerFailed, match=r"no-such-launcher.*\[launcher\]"):
         launch_command(LauncherSettings(command=("no-such-launcher", "{ranks}")), 1)
 
 
@@ -90,22 +90,31 @@ def test_a_message_that_is_no_message_is_refused(tmp_path: Path) -> None:
             read_message(path, MESSAGE)
     write_message(path, MESSAGE, Drain(grace_s=1.0))
     assert read_message(path, MESSAGE) == Drain(grace_s=1.0)
-    write_message(path, MESSAGE, Revoke(pack_id="p", epochs=(1, 2)), durable=False)
-    assert read_message(path, MESSAGE) == Revoke(pack_id="p", epochs=(1, 2))
+    write_message(path, MESSAGE, Revoke(pack_id="p", task_id=1, epochs=(1, 2)), durable=False)
+    assert read_message(path, MESSAGE) == Revoke(pack_id="p", task_id=1, epochs=(1, 2))
     assert [p.name for p in tmp_path.iterdir()] == ["000001.json"]
 
 
 def test_a_file_that_is_no_journal_hides_nothing(tmp_path: Path) -> None:
-    """A journal cut before its header, or foreign bytes in its place: all events are left, the number is used."""
-    events = Spool(tmp_path).events(1)
+    """A journal cut before its header, or foreign bytes in its place: all events are left."""
+    spool = Spool(tmp_path)
+    events = spool.events(1)
     events.mkdir(parents=True)
     (events / journal_name("a", "p", 0, 0)).write_bytes(b"")
     (events / journal_name("a", "p", 12, 0)).write_bytes(b"not a journal at all")
     (events / journal_name("a", "other", 99, 0)).write_bytes(b"")
     pack = event_pack((1, 0, 10))
-    assert last_incarnation(events, "a", "p") == 12
-    assert last_incarnation(events, "b", "p") == -1
-    assert events_left(events, "a", pack) == pack.events
+    assert work_left(spool, "a", pack) == pack.work
+
+
+def test_the_starts_of_a_pack_are_counted_by_its_run_files(tmp_path: Path) -> None:
+    """Whether or not a start has left a journal, its number is used; packs with like names do not mix."""
+    folder = Spool(tmp_path).allocation("a")
+    folder.create()
+    assert last_incarnation(folder, "p1") == -1
+    for name in ("p1-i0.json", "p1-i12.json", "p11-i40.json", "p1-i13.json.tmp"):
+        (folder.packs / name).touch()
+    assert last_incarnation(folder, "p1") == 12
 
 
 def test_a_work_folder_goes_when_its_last_user_is_gone(tmp_path: Path) -> None:

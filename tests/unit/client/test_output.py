@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from hpcpanda.client.output import Output, OutputMode, duration, table
+from hpcpanda.client.output import Output, OutputMode, duration, rate, table
 from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.dispatcher.settings import load_settings
 from hpcpanda.domain.errors import InvalidValue
@@ -79,3 +79,12 @@ def test_a_wrong_setting_names_its_variable(monkeypatch: pytest.MonkeyPatch, nam
     monkeypatch.setenv(f"HPCPANDA_DISPATCHER_{name}", value)
     with pytest.raises(InvalidValue, match=f"HPCPANDA_DISPATCHER_{name}: .*{value}"):
         load_settings(state="/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("per_second", "words"),
+    [(0.0, "0 jobs/s"), (1234.5, "1,234 jobs/s"), (0.5, "30 jobs/min"), (0.001, "4 jobs/h")],
+)
+def test_slow_rates_are_told_by_the_minute_or_the_hour(per_second: float, words: str) -> None:
+    """Jobs that take minutes are not '0 a second'."""
+    assert rate(per_second, "job") == words

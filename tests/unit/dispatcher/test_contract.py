@@ -32,7 +32,8 @@ ROUTES = [
 
 
 def all_errors(root: type[HpcPandaError] = HpcPandaError) -> list[type[HpcPandaError]]:
-    return [root, *(e for child in root.__subclasses__() for e in all_errors(child))]
+    children = [c for c in root.__subclasses__() if c.__module__ == root.__module__]
+    return [root, *(e for child in children for e in all_errors(child))]
 
 
 def scopes(dependant: Dependant) -> set[str]:

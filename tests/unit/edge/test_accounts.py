@@ -39,8 +39,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def test_finished_ranges_are_committed_and_chosen_in_one_step(store: Store):
     """Ledger, choice, offset and outbox move together."""
     assert accept(store, entries((0, 5), (10, 12))) == 7
-    assert store.journals[JOURNAL.name].chosen == {7: IntervalSet((0, 5, 10, 12))}
-    assert store.journals[JOURNAL.name].offset == 1
+    assert store.journals[JOURNAL.key].chosen == {7: IntervalSet((0, 5, 10, 12))}
+    assert store.journals[JOURNAL.key].offset == 1
     assert store.leases[1, 7].ledger.done == IntervalSet((0, 5, 10, 12))
     (row,) = store.commits.values()
     assert (row.commit.done, row.commit.core_seconds) == (IntervalSet((0, 5, 10, 12)), 7.0)
@@ -50,7 +50,7 @@ def test_a_copy_by_an_earlier_incarnation_is_ignored(store: Store):
     """What one journal was credited for no other is, in either order of reading."""
     accept(store, entries((0, 5)), journal=TWIN)
     assert accept(store, entries((0, 5), (5, 6)), journal=JOURNAL) == 1
-    assert store.journals[JOURNAL.name].chosen == {7: IntervalSet((5, 6))}
+    assert store.journals[JOURNAL.key].chosen == {7: IntervalSet((5, 6))}
 
 
 def test_a_range_that_is_only_partly_held_is_ignored_as_a_whole(store: Store):
@@ -62,7 +62,7 @@ def test_a_range_that_is_only_partly_held_is_ignored_as_a_whole(store: Store):
 def test_overlapping_ranges_of_one_stretch_count_once_in_order(store: Store):
     """The first of them is kept, whatever lies around."""
     assert accept(store, entries((50, 60), (0, 10), (5, 15), (10, 20), (55, 56))) == 30
-    assert store.journals[JOURNAL.name].chosen[7] == IntervalSet((0, 20, 50, 60))
+    assert store.journals[JOURNAL.key].chosen[7] == IntervalSet((0, 20, 50, 60))
 
 
 def test_journals_of_unknown_epochs_and_other_packs_are_ignored(store: Store):
@@ -100,7 +100,7 @@ def test_only_what_the_dispatcher_recorded_is_merged(store: Store):
     with store.transaction():
         accounts.acknowledge(store, (1, 7), IntervalSet((0, 5, 9, 10)), IntervalSet.span(5, 9))
     assert accepted_events(store, 1) == ((JOURNAL.name, 7, IntervalSet.span(0, 5)),)
-    assert store.journals[JOURNAL.name].chosen[7] == IntervalSet.span(0, 5)
+    assert store.journals[JOURNAL.key].chosen[7] == IntervalSet.span(0, 5)
     assert failed_events(store, 1) == IntervalSet.span(9, 10)
 
 
@@ -118,7 +118,7 @@ def test_events_given_back_are_neither_ready_nor_forgotten_until_answered(tmp_pa
     store = fresh(tmp_path / "edge.sqlite", held=30)
     with store.transaction():
         assert accounts.give_back(store, 1) == 70
-        assert accounts.ready_events(store, 1) == 0
+        assert not accounts.ready_events(store, 1)
     report = make_report(store, {}, instance="i")
     assert report.request.returns[0].events == IntervalSet.span(30, 100)
     steps = Steps(store, Spool(tmp_path), small_site(tmp_path))

@@ -57,7 +57,7 @@ def test_run_without_a_dispatcher_says_what_to_do(tmp_path: Path):
     assert "state/dispatcher/url: No such file or directory; say --dispatcher" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["status", "drain"])
+@pytest.mark.parametrize("command", ["status", "explain", "drain"])
 def test_without_an_edge_there_is_nothing_to_look_at(tmp_path: Path, command: str):
     """Exit 1 with the spool's name."""
     done = edge(command, "--site", str(LAPTOP), "--spool", str(tmp_path))
@@ -78,3 +78,17 @@ def test_status_shows_tasks_with_the_reason_they_are_where_they_are(tmp_path: Pa
     assert task["reason"] == "starting"
     assert "sand" in edge(*words, "table").stdout
     assert edge(*words, "quiet").stdout == ""
+
+
+def test_explain_says_why_in_sentences(tmp_path: Path):
+    """As JSON for programs, as text for people; of a task that is not here, where to ask."""
+    folder = StateFolder.of(tmp_path)
+    folder.create()
+    fresh(folder.database, held=30).close()
+    words = ("explain", "--site", str(LAPTOP), "--spool", str(tmp_path))
+    told = json.loads(edge(*words, "--output", "json").stdout)
+    assert [(t["name"], t["reason"]) for t in told["tasks"]] == [("sand", "starting")]
+    text = edge(*words, "1").stdout
+    assert "An allocation for 70 events is about to be asked for." in text
+    assert "No edge runs over this spool" in text
+    assert "this edge has nothing of task 5" in edge(*words, "5").stderr

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from hpcpanda_edge.records import AllocationRecord, JournalRecord, PackRecord, TaskRecord
+from hpcpanda_edge.records import AllocationRecord, JournalRecord, PackRecord, PartRecord, TaskRecord
 from hpcpanda_edge.store import Store
 from support.edge import small_task
 from support.edge_books import accept, entries, fresh
@@ -26,7 +26,7 @@ def test_a_restart_finds_everything_as_it_was(tmp_path: Path):
     """Leases, ledgers, allocations, journals and the outbox are equal before and after."""
     store = fresh(tmp_path / "edge.sqlite")
     accept(store, entries((0, 5), (10, 12)))
-    pack = PackRecord(pack_id="p1", kind="events", task_id=1, nodes=1)
+    pack = PackRecord(pack_id="p1", kind="work", nodes=1, parts=(PartRecord(task_id=1),))
     with store.transaction():
         store.allocations.put(
             AllocationRecord(allocation_id="a1", nodes=1, walltime_s=60, packs=(pack,), created=1.5)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.ledger import FailedEvent
 from hpcpanda.domain.task import OutputFormat
-from hpcpanda.events.columns import Items, encode
+from hpcpanda.events.bundle import JobReport, bundle
+from hpcpanda.events.columns import BYTES, Items, encode
 from hpcpanda.events.journal import (
     ENTRY,
+    FailedInEpoch,
     FrameKind,
     JournalHeader,
     done_frame,
@@ -23,9 +26,38 @@ from hpcpanda.events.journal import (
     schema_frame,
     segment_path,
 )
+from hpcpanda.events.recorder import Recorder
 from hpcpanda.merge import Source
 
 Payload = Callable[[int, int], object]
+Files = Sequence[tuple[str, bytes]]
+OUTPUTS = ("hist.bin", "job-{job}.txt", "folder/größe.log")
+"""What :func:`job_files` leaves."""
+
+
+def job_files(job: int) -> Files:
+    """The files of a job; some are empty, some larger than a page."""
+    rng = random.Random(job)
+    return [
+        ("hist.bin", rng.randbytes(job % 3 * 2000)),
+        (f"job-{job}.txt", b"job %d\n" % job),
+        ("folder/größe.log", b"x" * (job % 7)),
+    ]
+
+
+def report_of(job: int, *, host: str = "n", attempt: int = 1) -> JobReport:
+    """What a job's run was like."""
+    return JobReport(
+        job=job,
+        attempt=attempt,
+        host=host,
+        exit_status=0,
+        started=1e9 + job,
+        wall_s=1.5,
+        cpu_s=1.25,
+        max_rss_mb=10.0,
+        stdout_tail=f"line\nof {job} ü",
+    )
 
 
 def arrays(first: int, last: int) -> dict[str, object]:
@@ -97,6 +129,36 @@ class Spool:
         events = IntervalSet()
         for first, last in ranges:
             events = events.add(first, last)
+        return Source(journal=journal, epoch=epoch, events=events)
+
+    def jobs(
+        self,
+        name: str,
+        jobs: Iterable[int],
+        files: Callable[[int], Files],
+        *,
+        epoch: int = 1,
+        roll: int = 1 << 30,
+        failed: Sequence[FailedEvent] = (),
+        attempt: int = 1,
+        damage: Callable[[int, bytes], bytes] = lambda _, data: data,
+    ) -> Source:
+        """One node's journal with the bundles of these jobs, in this order, written by a recorder."""
+        journal = self.folder / f"{name}.journal"
+        header = JournalHeader(
+            task_id=1, allocation_id="a", pack_id="p", incarnation=0, rank=0, host=name, cores=1, started=0.0
+        )
+        recorder = Recorder(journal, header, roll_bytes=roll, sync_s=0.001, on_durable=lambda _: None)
+        recorder.fix_schema(BYTES)
+        events = IntervalSet()
+        for job in jobs:
+            data = damage(job, b"".join(bundle(report_of(job, host=name, attempt=attempt), files(job))))
+            entry = (epoch, 0, 0, job, job + 1, 0, len(data), zlib.crc32(data), 1.0, 0.0, 1.0, 0)
+            recorder.record(np.array([entry], dtype=ENTRY), [data])
+            events = events.add(job, job + 1)
+        if failed:
+            recorder.set_aside(FailedInEpoch(epoch=epoch, events=tuple(failed)))
+        recorder.close()
         return Source(journal=journal, epoch=epoch, events=events)
 
     def nodes(

@@ -19,12 +19,14 @@ from hpcpanda.events.journal import segment_path
 from hpcpanda.merge import (
     MERGERS,
     Source,
+    checking,
     copying,
     digest_bytes,
     digest_columns,
     digest_file,
     load_manifest,
     merge,
+    reading,
 )
 
 Payload = Callable[[int, int], object]
@@ -97,8 +99,8 @@ def test_windows_and_large_ranges_change_nothing(
 ) -> None:
     """Ranges larger than a window are copied in parts, small ones together, with the same content."""
     sources = spool.nodes(150, payload, longest=50)
-    monkeypatch.setattr(copying, "WINDOW", window)
-    monkeypatch.setattr(copying, "_STEP", 1000)
+    monkeypatch.setattr(reading, "WINDOW", window)
+    monkeypatch.setattr(reading, "STEP", 1000)
     result = merge(sources=sources, format=kind, output=tmp_path / "out", provenance={})
     assert result.digest == digest_file(result.path, kind) == serial(payload, 150)
 
@@ -109,7 +111,7 @@ def test_blocks_of_the_digest_may_end_anywhere(
     """Pieces are cut where blocks end, so that small blocks give equal digests of the merge and the file."""
     from hpcpanda.merge import digest
 
-    for module in (copying, digest):
+    for module in (checking, copying, digest):
         monkeypatch.setattr(module, "BLOCK", 113)
     result = merge(sources=spool.nodes(150, payload), format=kind, output=tmp_path / "out", provenance={})
     assert result.digest == digest_file(result.path, kind) == serial(payload, 150)

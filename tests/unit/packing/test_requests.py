@@ -9,9 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.domain.site import AllocationSettings, LimitSettings, NodeSettings, SchedulerSettings, Site
+from hpcpanda.domain.site import (
+    AllocationSettings,
+    LimitSettings,
+    NodeSettings,
+    QueueLimits,
+    SchedulerSettings,
+    Site,
+)
 from hpcpanda.packing.requests import (
     Held,
+    LooseWork,
     RefusalReason,
     RequestPlan,
     RequestReason,
@@ -19,13 +27,11 @@ from hpcpanda.packing.requests import (
     WorkAtHand,
     plan_requests,
 )
-from hpcpanda.packing.rigid import RigidJob, stack
+from hpcpanda.packing.rigid import RigidJob, place_beside
 from hpcpanda.packing.windows import BackfillWindow, nodes_for
 
-RULES = RequestRules(
-    allocations=4, nodes=32, cores=10, longest_s=3600.0, shortest_s=300.0, drain_s=60.0, step_s=60.0
-)
-MUCH = WorkAtHand(core_seconds={1: 1e9})
+RULES = RequestRules(allocations=4, nodes=32, longest_s=3600.0, shortest_s=300.0, drain_s=60.0, step_s=60.0)
+MUCH = WorkAtHand(loose=(LooseWork(nodes=1000),))
 
 
 def window(nodes: int, seconds: float | None, queue: str | None = None) -> BackfillWindow:
@@ -77,38 +83,55 @@ def test_the_node_limit_cuts_a_request_and_says_so() -> None:
     plan = plan_requests((window(100, None),), RULES, MUCH, [Held(nodes=20, seconds=10.0)])
     assert shapes(plan) == [(12, 3600.0)]
     assert plan.requests[0].reason is RequestReason.PART_OF_WINDOW
-    assert "node limit" in plan.requests[0].sentence
+    assert "limits of nodes" in plan.requests[0].sentence
     assert refused(plan) == [RefusalReason.NODE_LIMIT]
 
 
 def test_little_work_takes_few_nodes() -> None:
-    """No more nodes than the work keeps busy; no longer than it lasts."""
-    plan = plan_requests((window(8, None),), RULES, WorkAtHand(core_seconds={1: 60_000.0, 2: 10_800.0}))
-    assert shapes(plan) == [(2, 3600.0)]
-    plan = plan_requests((window(8, None),), RULES, WorkAtHand(core_seconds={1: 10_000.0}))
-    assert shapes(plan) == [(1, 1080.0)]
+    """No more nodes than the work keeps busy, but all of the time: more work is fetched meanwhile."""
+    work = WorkAtHand(loose=(LooseWork(nodes=1), LooseWork(nodes=2)))
+    plan = plan_requests((window(8, None),), RULES, work)
+    assert shapes(plan) == [(3, 3600.0)]
+    assert plan.requests[0].reason is RequestReason.PART_OF_WINDOW
+    assert "work at hand" in plan.requests[0].sentence
     assert refused(plan) == [RefusalReason.NO_WORK]
-
-
-def test_too_little_work_asks_for_nothing() -> None:
-    """Less than a node does in the shortest allocation is not worth one."""
-    plan = plan_requests((window(8, None),), RULES, WorkAtHand(core_seconds={1: 2399.0}))
-    assert refused(plan) == [RefusalReason.TOO_LITTLE_WORK]
     assert refused(plan_requests(None, RULES, WorkAtHand())) == [RefusalReason.NO_WORK]
 
 
-def test_work_that_allocations_have_is_not_asked_for_again() -> None:
-    """What queued and running allocations are going to do counts as done."""
-    held = [Held(nodes=2, seconds=3660.0)]
-    plan = plan_requests((window(8, None),), RULES, WorkAtHand(core_seconds={1: 72_000.0}), held)
-    assert shapes(plan) == []
+def test_work_goes_into_holes_that_its_longest_piece_fits() -> None:
+    """A job of 800 s leaves the hole of 700 s to events, and gets a request of its own where there is room."""
+    work = WorkAtHand(loose=(LooseWork(nodes=4, seconds=800.0), LooseWork(nodes=2)))
+    plan = plan_requests((window(8, 700.0),), RULES, work)
+    assert shapes(plan) == [(2, 660.0)]
+    assert refused(plan)[-1] is RefusalReason.ALREADY_QUEUED
+    plan = plan_requests((window(8, 700.0), window(4, 1000.0)), RULES, work)
+    assert shapes(plan) == [(4, 960.0), (2, 660.0)]
+
+
+def test_a_request_keeps_the_limits_of_one_allocation() -> None:
+    """Wide holes are asked for in parts; where fewer nodes are left than one must have, nothing is."""
+    rules = replace(RULES, fewest_nodes=3, most_nodes=4)
+    plan = plan_requests((window(10, 1000.0),), rules, MUCH)
+    assert shapes(plan) == [(4, 960.0), (4, 960.0)]
+    assert "limits of nodes" in plan.requests[0].sentence
+    little = WorkAtHand(loose=(LooseWork(nodes=1),))
+    assert shapes(plan_requests((window(10, 1000.0),), rules, little)) == [(3, 960.0)]
+    plan = plan_requests((window(10, None),), rules, MUCH, [Held(nodes=30, seconds=10.0)])
+    assert refused(plan) == [RefusalReason.NODE_LIMIT]
 
 
 def test_what_is_queued_already_uses_up_its_hole() -> None:
     """A hole is not asked for twice while the first request has not started."""
     held = [Held(nodes=8, seconds=960.0, queued=True, in_window=True)]
     plan = plan_requests((window(8, 1000.0),), RULES, MUCH, held)
-    assert [r.reason for r in plan.requests] == [RequestReason.NO_WINDOW]
+    assert shapes(plan) == []
+    assert refused(plan) == [RefusalReason.ALREADY_QUEUED]
+
+
+def test_what_waits_for_more_than_a_hole_leaves_the_hole_to_others() -> None:
+    """A request of 20 nodes in the queue does not keep a short one from 8 free nodes."""
+    held = [Held(nodes=20, seconds=3600.0, queued=True)]
+    assert shapes(plan_requests((window(8, 1000.0),), RULES, MUCH, held)) == [(8, 960.0)]
 
 
 def test_without_knowledge_of_windows_the_default_shape_is_asked_for_once() -> None:
@@ -139,7 +162,7 @@ def test_no_usable_window_leaves_one_request_waiting() -> None:
 
 def test_rigid_work_goes_where_it_fits() -> None:
     """A job of many nodes takes the wide hole even if another is larger."""
-    work = WorkAtHand(core_seconds={1: 1e9}, rigid=(RigidJob(nodes=10, seconds=300.0),))
+    work = replace(MUCH, rigid=(RigidJob(nodes=10, seconds=300.0),))
     plan = plan_requests((window(8, None), window(4, 500.0)), replace(RULES, allocations=1), work)
     assert shapes(plan) == [(12, 420.0)]
 
@@ -167,9 +190,11 @@ def test_the_rules_of_a_site() -> None:
         scheduler=SchedulerSettings(executor="slurm", queue="regular"),
         allocation=AllocationSettings(walltime_s=7200.0, margin_s=120.0),
         limits=LimitSettings(allocations=3, nodes=20),
+        queue=QueueLimits(min_nodes=2, max_nodes=20),
     )
     rules = RequestRules.of_site(site)
-    assert (rules.allocations, rules.nodes, rules.cores, rules.queue) == (3, 20, 128, "regular")
+    assert (rules.allocations, rules.nodes, rules.queue) == (3, 20, "regular")
+    assert (rules.fewest_nodes, rules.most_nodes) == (2, 20)
     assert (rules.longest_s, rules.shortest_s, rules.drain_s, rules.step_s) == (7200.0, 480.0, 120.0, 60.0)
     with pytest.raises(InvalidValue):
         replace(rules, drain_s=7200.0)
@@ -179,7 +204,8 @@ rules_ = st.builds(
     RequestRules,
     allocations=st.integers(1, 6),
     nodes=st.integers(1, 50),
-    cores=st.integers(1, 128),
+    fewest_nodes=st.integers(1, 4),
+    most_nodes=st.none() | st.integers(4, 30),
     longest_s=st.floats(600, 1e5),
     shortest_s=st.floats(1, 600),
     drain_s=st.floats(0, 500),
@@ -198,7 +224,9 @@ windows_ = st.none() | st.lists(
 )
 work_ = st.builds(
     WorkAtHand,
-    core_seconds=st.dictionaries(st.integers(1, 5), st.floats(0, 1e8), max_size=3),
+    loose=st.lists(
+        st.builds(LooseWork, nodes=st.integers(1, 100), seconds=st.floats(0, 1e5)), max_size=3
+    ).map(tuple),
     rigid=st.lists(st.builds(RigidJob, nodes=st.integers(1, 60), seconds=st.floats(1, 1e5)), max_size=5).map(
         tuple
     ),
@@ -227,7 +255,7 @@ def test_limits_are_kept(
         assert len(plan.requests) + len(held) <= rules.allocations
         assert sum(r.nodes for r in plan.requests) + sum(h.nodes for h in held) <= rules.nodes
     for request in plan.requests:
-        assert request.nodes >= 1
+        assert rules.fewest_nodes <= request.nodes <= (rules.most_nodes or request.nodes)
         assert rules.shortest_s <= request.walltime_s <= rules.longest_s + 1e-6
         assert request.walltime_s > rules.drain_s
         assert (request.walltime_s / rules.step_s) == pytest.approx(round(request.walltime_s / rules.step_s))
@@ -247,8 +275,8 @@ def test_requests_fit_their_windows_together(
         long = [r for r in fitted if r.queue == request.queue and r.walltime_s >= request.walltime_s]
         needed = request.walltime_s + rules.start_margin_s - 1e-6
         assert sum(r.nodes for r in long) <= nodes_for(windows or (), request.queue, needed)
-    waiting = [h for h in held if h.queued and not h.in_window and h.queue == rules.queue]
-    assert len(plan.requests) - len(fitted) <= (0 if waiting else 1)
+    waiting = [h for h in held if h.queued and h.queue == rules.queue]
+    assert len(plan.requests) - len(fitted) <= (0 if waiting or fitted else 1)
 
 
 @settings(deadline=None, max_examples=50)
@@ -267,10 +295,10 @@ def test_the_same_situation_gives_the_same_plan(
     nodes=st.integers(1, 30),
     seconds=st.floats(1, 200),
 )
-def test_stacked_jobs_fit(jobs: list[RigidJob], nodes: int, seconds: float) -> None:
+def test_jobs_beside_each_other_fit(jobs: list[RigidJob], nodes: int, seconds: float) -> None:
     """What is said to fit into a shape fits, and fits again into the part that is said to be needed."""
-    stacked = stack(jobs, nodes, seconds)
-    assert stacked.nodes <= nodes
-    assert stacked.seconds <= seconds
-    assert stacked.node_seconds <= stacked.nodes * stacked.seconds * (1 + 1e-9)
-    assert stack(jobs, max(1, stacked.nodes), max(stacked.seconds, 1e-3)).jobs == stacked.jobs
+    placed = place_beside(jobs, nodes, seconds)
+    assert placed.nodes == sum(j.nodes for j in placed.jobs) <= nodes
+    assert placed.seconds <= seconds
+    assert placed.node_seconds <= placed.nodes * placed.seconds * (1 + 1e-9)
+    assert place_beside(placed.jobs, placed.nodes, placed.seconds) == placed

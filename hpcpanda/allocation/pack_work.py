@@ -1,0 +1,45 @@
+"""What a pack has to do, and how the edge's messages change it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from hpcpanda.allocation.plan import LeasedEvents, TaskWork
+from hpcpanda.domain.intervals import EMPTY, IntervalSet
+
+Work = tuple[TaskWork, ...]
+
+
+def join(parts: Iterable[LeasedEvents]) -> tuple[LeasedEvents, ...]:
+    """One part an epoch."""
+    by_epoch: dict[int, IntervalSet] = {}
+    for part in parts:
+        by_epoch[part.epoch] = by_epoch.get(part.epoch, EMPTY) | part.events
+    return tuple(LeasedEvents(epoch=e, events=s) for e, s in by_epoch.items())
+
+
+def added(work: Work, more: TaskWork) -> Work:
+    """The work with that of a further task, or with more of a task that is there."""
+    if any(w.task_id == more.task_id for w in work):
+        return topped_up(work, more.task_id, more.events)
+    return (*work, replace(more, events=join(more.events)))
+
+
+def topped_up(work: Work, task_id: int, events: tuple[LeasedEvents, ...]) -> Work:
+    """The work with more events of a task; unchanged when the task is not there."""
+    return tuple(replace(w, events=join(w.events + events)) if w.task_id == task_id else w for w in work)
+
+
+def without_epochs(work: Work, task_id: int, epochs: Iterable[int]) -> Work:
+    """The work without what is leased under these epochs of a task."""
+    gone = frozenset(epochs)
+    return tuple(
+        replace(w, events=tuple(e for e in w.events if e.epoch not in gone)) if w.task_id == task_id else w
+        for w in work
+    )
+
+
+def without_task(work: Work, task_id: int) -> Work:
+    """The work without that of a task."""
+    return tuple(w for w in work if w.task_id != task_id)
