@@ -16,11 +16,11 @@ from hpcpanda.domain.errors import SchedulerFailed
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import AllocationState, TaskState
 from hpcpanda.domain.task import Staging
+from hpcpanda.planning.actions import Plan
+from hpcpanda.planning.planner import make_plan
 from hpcpanda_edge import accounts, files
-from hpcpanda_edge.actions import Plan
 from hpcpanda_edge.files import Collected, PackJournals, StatusReader
 from hpcpanda_edge.outlook import Outlook, OutlookKeeper
-from hpcpanda_edge.planner import make_plan
 from hpcpanda_edge.ports import JobState, SchedulerPort, Submitted
 from hpcpanda_edge.records import (
     AllocationRecord,

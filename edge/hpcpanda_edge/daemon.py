@@ -19,8 +19,8 @@ from hpcpanda.allocation.spool import Spool
 from hpcpanda.domain.errors import EdgeNameTaken, HpcPandaError, NotFound, Unavailable
 from hpcpanda.domain.exchange import MAX_UPDATES, Capacity, EdgeInfo, EdgeRegistration, Grants
 from hpcpanda.domain.site import Site
+from hpcpanda.planning.actions import GiveBack, Want
 from hpcpanda_edge import accounts
-from hpcpanda_edge.actions import GiveBack, Want
 from hpcpanda_edge.control import Control
 from hpcpanda_edge.ports import DispatcherPort, SchedulerPort
 from hpcpanda_edge.reporting import apply_reply, make_report

@@ -10,10 +10,10 @@ from pydantic import TypeAdapter
 from hpcpanda.allocation.plan import PackStatus
 from hpcpanda.client.output import duration, plain_console
 from hpcpanda.domain.errors import NotFound
+from hpcpanda.planning.situation import PackView, PartView
 from hpcpanda_edge.looking import Look
 from hpcpanda_edge.reasons import sentence, units
 from hpcpanda_edge.records import AllocationRecord, PackRecord
-from hpcpanda_edge.situation import PackView, PartView
 from hpcpanda_edge.view import pack_status
 
 

@@ -9,12 +9,12 @@ from hpcpanda.allocation.plan import AllocationStatus
 from hpcpanda.allocation.spool import Spool
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import AllocationState
-from hpcpanda_edge.actions import Plan
+from hpcpanda.planning.actions import Plan
+from hpcpanda.planning.planner import make_plan
+from hpcpanda.planning.situation import Situation
 from hpcpanda_edge.files import StatusReader
 from hpcpanda_edge.outlook import Outlook, read_outlook
-from hpcpanda_edge.planner import make_plan
 from hpcpanda_edge.records import AllocationRecord
-from hpcpanda_edge.situation import Situation
 from hpcpanda_edge.state_folder import StateFolder
 from hpcpanda_edge.store import Store
 from hpcpanda_edge.view import situation

@@ -17,7 +17,7 @@ from hpcpanda.domain.errors import CorruptData
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.events.adapter import Adapter
 from hpcpanda.packing.windows import BackfillWindow, shorten
-from hpcpanda_edge.actions import GiveBack, Plan, Reason
+from hpcpanda.planning.actions import GiveBack, Plan, Reason
 
 PACE_S: Final = 5.0
 """It is written so often."""

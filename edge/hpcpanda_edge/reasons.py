@@ -9,11 +9,11 @@ from typing import Final
 from hpcpanda.client.output import duration
 from hpcpanda.domain.states import AllocationState
 from hpcpanda.domain.task import TaskSpec
-from hpcpanda_edge.actions import Reason
+from hpcpanda.planning.actions import Reason
+from hpcpanda.planning.situation import PackView, TaskView
+from hpcpanda.planning.tasks import largest_job
 from hpcpanda_edge.looking import Look
-from hpcpanda_edge.planning_tasks import largest_job
 from hpcpanda_edge.records import AllocationRecord, OutputState, PackRecord, TaskRecord
-from hpcpanda_edge.situation import PackView, TaskView
 
 
 def sentence(look: Look, task_id: int) -> str:

@@ -13,7 +13,7 @@ from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.ledger import EventLedger
 from hpcpanda.domain.states import AllocationState, TaskState
 from hpcpanda.domain.task import TaskSpec
-from hpcpanda_edge.situation import PackKind
+from hpcpanda.planning.situation import PackKind
 
 _STRICT: dict[str, object] = {"extra": "forbid"}
 

@@ -29,8 +29,7 @@ from hpcpanda.allocation.spool import Spool
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import AllocationEvent, AllocationState, next_allocation_state
-from hpcpanda_edge import accounts
-from hpcpanda_edge.actions import (
+from hpcpanda.planning.actions import (
     Action,
     AddPack,
     EndPart,
@@ -41,6 +40,7 @@ from hpcpanda_edge.actions import (
     PackPlan,
     Share,
 )
+from hpcpanda_edge import accounts
 from hpcpanda_edge.merge_work import merge_ended, merge_pack
 from hpcpanda_edge.records import (
     AllocationRecord,

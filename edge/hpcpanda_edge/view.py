@@ -9,10 +9,10 @@ from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import AllocationState
 from hpcpanda.packing.windows import BackfillWindow
+from hpcpanda.planning.situation import AllocationView, PackView, PartView, Situation, TaskView
 from hpcpanda_edge import accounts
 from hpcpanda_edge.merge_work import accepted_events
 from hpcpanda_edge.records import AllocationRecord, OutputState, PackRecord, PartRecord, TaskRecord
-from hpcpanda_edge.situation import AllocationView, PackView, PartView, Situation, TaskView
 from hpcpanda_edge.store import Store
 
 OPEN = (AllocationState.PLANNED, AllocationState.QUEUED, AllocationState.RUNNING, AllocationState.ENDED)

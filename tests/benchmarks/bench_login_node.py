@@ -28,7 +28,6 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hpcpanda_edge import accounts
-from hpcpanda_edge.actions import NewAllocation, PackPlan, Share
 from hpcpanda_edge.psij_scheduler import make_scheduler
 from hpcpanda_edge.site_file import load_site
 from hpcpanda_edge.state_folder import StateFolder
@@ -41,6 +40,7 @@ from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.domain.exchange import Capacity, EdgeRegistration
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.task import CallablePayload, Output, OutputFormat, Resources, TaskSpec
+from hpcpanda.planning.actions import NewAllocation, PackPlan, Share
 from tests.support.login_node import Programs
 from tests.support.services import Services
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from hpcpanda_edge.actions import (
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcpanda.domain.site import AllocationSettings, LimitSettings, NodeSettings, QueueLimits, Site
+from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.task import JobRequest
+from hpcpanda.packing.windows import BackfillWindow
+from hpcpanda.planning.actions import (
     Action,
     AddPack,
     EndPart,
@@ -17,15 +24,8 @@ from hpcpanda_edge.actions import (
     Plan,
     Reason,
 )
-from hpcpanda_edge.planner import make_plan
-from hpcpanda_edge.situation import AllocationView, PackView, PartView, Situation, TaskView
-from hypothesis import given
-from hypothesis import strategies as st
-
-from hpcpanda.domain.site import AllocationSettings, LimitSettings, NodeSettings, QueueLimits, Site
-from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import JobRequest
-from hpcpanda.packing.windows import BackfillWindow
+from hpcpanda.planning.planner import make_plan
+from hpcpanda.planning.situation import AllocationView, PackView, PartView, Situation, TaskView
 
 SITE = Site(
     name="here",

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hpcpanda_edge.actions import Reason
 from hpcpanda_edge.outlook import read_outlook
 from hpcpanda_edge.state_folder import StateFolder
 from support.edge import (
@@ -28,6 +27,7 @@ from hpcpanda.domain.exchange import Capacity, Grants
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import JobPayload, JobRequest, Output, OutputFormat, TaskSpec
+from hpcpanda.planning.actions import Reason
 
 
 @pytest.fixture

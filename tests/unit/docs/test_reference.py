@@ -9,13 +9,13 @@ from pathlib import Path
 import hpcpanda_edge.cli
 import pytest
 import typer
-from hpcpanda_edge.actions import Reason
 from typer.core import TyperGroup
 
 import hpcpanda.client.cli
 from hpcpanda.domain import site, task
 from hpcpanda.events.bundle import BundleFile, BundleHead, JobReport
 from hpcpanda.events.journal import ENTRY, JournalHeader
+from hpcpanda.planning.actions import Reason
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs" / "reference"

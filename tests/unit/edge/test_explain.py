@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from hpcpanda_edge import accounts
-from hpcpanda_edge.actions import Reason
 from hpcpanda_edge.explaining import Explanation, explain
 from hpcpanda_edge.looking import Look, look
 from hpcpanda_edge.outlook import OUTLOOK, STALE_S, GivenBack, Outlook
@@ -28,6 +27,7 @@ from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.states import AllocationState, TaskState
 from hpcpanda.domain.task import JobPayload, JobRequest, Output, OutputFormat, TaskSpec
 from hpcpanda.packing.windows import BackfillWindow
+from hpcpanda.planning.actions import Reason
 
 NOW = 1_000_000.0
 HERE = "a1"

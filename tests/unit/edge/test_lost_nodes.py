@@ -7,9 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hpcpanda_edge.planning_requests import shapes
 from hpcpanda_edge.records import AllocationRecord, PackRecord, PartRecord
-from hpcpanda_edge.situation import AllocationView, Situation
 from hpcpanda_edge.view import situation
 from support.edge import small_site
 from support.edge_books import fresh
@@ -17,6 +15,8 @@ from support.edge_books import fresh
 from hpcpanda.allocation.plan import AllocationStatus, PackStatus
 from hpcpanda.domain.states import AllocationState
 from hpcpanda.packing.requests import WorkAtHand
+from hpcpanda.planning.requests import shapes
+from hpcpanda.planning.situation import AllocationView, Situation
 
 
 def seen(folder: Path, *, left: int | None, pack_left: int | None) -> tuple[Situation, AllocationView]:

@@ -6,7 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hpcpanda_edge.actions import (
+from support.edge import small_site
+
+from hpcpanda.domain.site import QueueLimits
+from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.task import JobRequest
+from hpcpanda.packing.windows import BackfillWindow
+from hpcpanda.planning.actions import (
     AddPack,
     EndPart,
     FeedPack,
@@ -18,14 +24,8 @@ from hpcpanda_edge.actions import (
     Reason,
     Share,
 )
-from hpcpanda_edge.planner import make_plan
-from hpcpanda_edge.situation import AllocationView, PackView, PartView, Situation, TaskView
-from support.edge import small_site
-
-from hpcpanda.domain.site import QueueLimits
-from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import JobRequest
-from hpcpanda.packing.windows import BackfillWindow
+from hpcpanda.planning.planner import make_plan
+from hpcpanda.planning.situation import AllocationView, PackView, PartView, Situation, TaskView
 
 SITE = small_site(Path("/spool"), nodes=4, allocations=2, lookahead_s=10.0)
 """4 nodes of 2 cores, 2 allocations of 60 s with a margin of 1 s."""

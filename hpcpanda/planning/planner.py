@@ -13,8 +13,8 @@ from typing import Final
 
 from hpcpanda.packing.requests import LooseWork, WorkAtHand
 from hpcpanda.packing.rigid import RigidJob
-from hpcpanda_edge import planning_mpi
-from hpcpanda_edge.actions import (
+from hpcpanda.planning import mpi_jobs
+from hpcpanda.planning.actions import (
     Action,
     AddPack,
     EndPart,
@@ -27,12 +27,12 @@ from hpcpanda_edge.actions import (
     Reason,
     Share,
 )
-from hpcpanda_edge.planning_packs import Ground, Pool, Target
-from hpcpanda_edge.planning_requests import shapes
-from hpcpanda_edge.planning_sharing import UNKNOWN_EVENT_SECONDS, Sharing, event_nodes, whole
-from hpcpanda_edge.planning_tasks import Tasks, largest_job
-from hpcpanda_edge.planning_wants import REFILL_BELOW, wants
-from hpcpanda_edge.situation import Situation
+from hpcpanda.planning.packs import Ground, Pool, Target
+from hpcpanda.planning.requests import shapes
+from hpcpanda.planning.sharing import UNKNOWN_EVENT_SECONDS, Sharing, event_nodes, whole
+from hpcpanda.planning.situation import Situation
+from hpcpanda.planning.tasks import Tasks, largest_job
+from hpcpanda.planning.wants import REFILL_BELOW, wants
 
 SHORTEST_USE_S: Final = 3.0
 """An allocation with less time than this left is given nothing more."""
@@ -68,10 +68,10 @@ class _Round:
         """Choose actions, then what to ask for."""
         if not self._s.draining:
             self._feed()
-            planning_mpi.place(self._todo.mpi, self._grounds)
+            mpi_jobs.place(self._todo.mpi, self._grounds)
             running, new = self._grounds, self._new_grounds()
-            planning_mpi.place(self._todo.mpi, new)
-            waiting = planning_mpi.Waiting(self._s, self._tasks, running)
+            mpi_jobs.place(self._todo.mpi, new)
+            waiting = mpi_jobs.Waiting(self._s, self._tasks, running)
             self._free(tuple(waiting.make_place(self._todo.mpi)))
             self._waits = waiting.waits
             self._grounds = [*running, *new]

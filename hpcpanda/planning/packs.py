@@ -9,9 +9,9 @@ from typing import Final
 
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.task import JobRequest
-from hpcpanda_edge.actions import PackPlan, Share
-from hpcpanda_edge.planning_requests import Shape
-from hpcpanda_edge.situation import PackView, PartView, TaskView
+from hpcpanda.planning.actions import PackPlan, Share
+from hpcpanda.planning.requests import Shape
+from hpcpanda.planning.situation import PackView, PartView, TaskView
 
 _SLACK: Final = 1e-9
 

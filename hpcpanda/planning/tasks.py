@@ -8,9 +8,9 @@ from dataclasses import replace
 from hpcpanda.domain.room import Room
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import TaskState
-from hpcpanda_edge.actions import Reason
-from hpcpanda_edge.planning_packs import Pool, Target
-from hpcpanda_edge.situation import Situation, TaskView
+from hpcpanda.planning.actions import Reason
+from hpcpanda.planning.packs import Pool, Target
+from hpcpanda.planning.situation import Situation, TaskView
 
 
 def largest_job(site: Site) -> Room:

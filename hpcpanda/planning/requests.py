@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from hpcpanda.domain.site import Site
 from hpcpanda.packing.requests import Held, RequestRules, WorkAtHand, plan_requests
-from hpcpanda_edge.actions import NewAllocation
-from hpcpanda_edge.situation import Situation
+from hpcpanda.planning.actions import NewAllocation
+from hpcpanda.planning.situation import Situation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import Final
 
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.task import JobRequest
-from hpcpanda_edge.planning_packs import Ground, Load, Pool, Target
-from hpcpanda_edge.situation import AllocationView, PackView, TaskView
+from hpcpanda.planning.packs import Ground, Load, Pool, Target
+from hpcpanda.planning.situation import AllocationView, PackView, TaskView
 
 UNKNOWN_EVENT_SECONDS: Final = 1.0
 """Taken for the cost of an event of which nothing is known."""

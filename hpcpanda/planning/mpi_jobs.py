@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from hpcpanda_edge.actions import FreeNodes, PackPlan, Share
-from hpcpanda_edge.planning_packs import Ground, Pool
-from hpcpanda_edge.planning_sharing import job_seconds
-from hpcpanda_edge.situation import AllocationView, PackView, Situation, TaskView
+from hpcpanda.planning.actions import FreeNodes, PackPlan, Share
+from hpcpanda.planning.packs import Ground, Pool
+from hpcpanda.planning.sharing import job_seconds
+from hpcpanda.planning.situation import AllocationView, PackView, Situation, TaskView
 
 
 def place(pools: Sequence[Pool], grounds: Sequence[Ground]) -> None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Literal
 
 from hpcpanda.domain.room import Room
-from hpcpanda_edge.situation import PackKind
+from hpcpanda.planning.situation import PackKind
 
 
 class Reason(StrEnum):

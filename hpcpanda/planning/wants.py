@@ -10,11 +10,11 @@ from hpcpanda.domain.room import Room
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import TaskState
 from hpcpanda.packing.requests import LooseWork, WorkAtHand
-from hpcpanda_edge.actions import Action, GiveBack, NewAllocation, Want
-from hpcpanda_edge.planning_packs import Ground, Target
-from hpcpanda_edge.planning_requests import shapes
-from hpcpanda_edge.planning_sharing import Sharing
-from hpcpanda_edge.situation import Situation
+from hpcpanda.planning.actions import Action, GiveBack, NewAllocation, Want
+from hpcpanda.planning.packs import Ground, Target
+from hpcpanda.planning.requests import shapes
+from hpcpanda.planning.sharing import Sharing
+from hpcpanda.planning.situation import Situation
 
 REFILL_BELOW: Final = 0.8
 """More work is fetched for a pack whose backlog is below this share of the look-ahead."""

@@ -1,0 +1,1 @@
+"""The same planner, ledger and prediction driven by a trace instead of a machine."""
