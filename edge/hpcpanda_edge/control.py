@@ -151,9 +151,14 @@ class Control:
             )
 
     @property
+    def open_allocations(self) -> int:
+        """Allocations that are planned, queued, running, or not settled yet."""
+        return sum(r.state is not AllocationState.CLOSED for r in self.store.allocations.values())
+
+    @property
     def idle(self) -> bool:
         """Whether no allocation is left."""
-        return all(r.state is AllocationState.CLOSED for r in self.store.allocations.values())
+        return not self.open_allocations
 
     # ---- the batch system ----
 

@@ -95,6 +95,7 @@ class Edge:
         self._wake = asyncio.Event()
         self._planned = asyncio.Event()
         self._say = asyncio.Event()
+        self._eased = asyncio.Event()
         self._away_since: float | None = None
         self._trouble: str | None = None
         self._asked: dict[_Lane, Want] = {}
@@ -158,7 +159,10 @@ class Edge:
                 try:
                     if self._folder.drain_request.exists():
                         self.drain()
+                    held = self.control.open_allocations
                     await self.control.round()
+                    if self.control.open_allocations < held:
+                        self._eased.set()
                     if submitting is None or submitting.done():
                         if submitting is not None:
                             await submitting
@@ -329,8 +333,15 @@ class Edge:
                 continue
             returned = any(isinstance(action, GiveBack) for action in self.control.plan.actions)
             useless = useless + 1 if returned else 0
-            if useless:  # what is offered cannot be used now: do not ask for it again and again
-                await asyncio.sleep(min(2.0**useless, _LONGEST_PAUSE_S))
+            if useless:
+                await self._pause(min(2.0**useless, _LONGEST_PAUSE_S))
+
+    async def _pause(self, seconds: float) -> None:
+        """What is offered cannot be used now: do not ask for it again and again, until an allocation has ended."""
+        self._eased.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._eased.wait()
 
     async def _top_up(self) -> None:
         """Fetch more work for packs that will soon have none."""
