@@ -11,8 +11,10 @@ CAMPAIGN_SEED ?= 1
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo/demo.py
 
+# The pure parts on all cores; then the real parts, which have the machine for themselves.
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/property
+	$(BIN)/pytest tests/integration tests/chaos tests/campaign
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -10,6 +10,18 @@ import pytest
 os.environ.setdefault("UCX_NET_DEVICES", "lo")  # MPI of several ranks listens on loopback only
 
 
+_REAL_PARTS = {"integration", "campaign"}
+"""Tests of real clusters, services and kills: one that fails is tried once more, and both are reported, since a machine
+that others use too can be late at any moment. The rest has no such excuse."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of real parts."""
+    for item in items:
+        if _REAL_PARTS & set(item.path.parts):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

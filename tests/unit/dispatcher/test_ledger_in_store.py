@@ -228,6 +228,6 @@ class LedgerInStore(RuleBasedStateMachine):
 
 
 LedgerInStore.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestLedgerInStore = LedgerInStore.TestCase

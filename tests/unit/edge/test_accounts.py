@@ -164,7 +164,7 @@ ranges = st.lists(
 
 
 @given(stretches=st.lists(st.tuples(st.sampled_from([JOURNAL, TWIN]), ranges), max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_mixture_of_journals_credits_every_event_once(
     tmp_path_factory: pytest.TempPathFactory, stretches: list[tuple[JournalRecord, list[tuple[int, int]]]]
 ):
