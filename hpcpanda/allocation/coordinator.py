@@ -55,7 +55,9 @@ class Coordinator:
         self._byes: dict[int, Bye] = {}
         self._draining = False
         self._schema: Schema | None = None
-        self._cost = CostModel(prior=work.event_seconds or work.spec.resources.event_seconds)
+        self._cost = CostModel(
+            prior=work.event_seconds or work.spec.resources.event_seconds, cores=ranks * cores
+        )
         self._done = 0
         self._recent = 0
         self._recent_since = now

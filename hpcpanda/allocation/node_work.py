@@ -78,7 +78,7 @@ class NodeWork:
         self._policy = policy
         self._cores_in_pack = cores_in_pack
         self._deadline = deadline
-        self._cost = CostModel(prior=prior)
+        self._cost = CostModel(prior=prior, cores=slots)
         self._pool: deque[Piece] = deque()
         self._pool_events = 0
         self._left = 0

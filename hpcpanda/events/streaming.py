@@ -14,7 +14,7 @@ SHRINK = 2
 """A range is at most this fraction's inverse of what is left per core."""
 
 _MEMORY_S = 20.0
-"""Core-seconds over which the cost estimate forgets."""
+"""Seconds of all cores over which the cost estimate forgets."""
 
 _FIRST_RANGE = 1
 _GROWTH = 8
@@ -25,6 +25,8 @@ class CostModel:
     """Core-seconds an event, from what was seen: recent work counts most, a prior only until then."""
 
     prior: float | None = None
+    cores: int = 1
+    """Cores that what is seen comes from: one slow event on one of many must not decide alone."""
     events: float = 0.0
     seconds: float = 0.0
     largest: int = 0
@@ -32,7 +34,7 @@ class CostModel:
 
     def observe(self, events: int, seconds: float, longest: int) -> None:
         """Take in finished ranges: their events, their wall seconds, the longest one's events."""
-        keep = max(0.0, 1.0 - seconds / _MEMORY_S)
+        keep = max(0.0, 1.0 - seconds / (_MEMORY_S * self.cores))
         self.events = self.events * keep + events
         self.seconds = self.seconds * keep + max(seconds, 1e-9 * events)
         self.largest = max(self.largest, longest)

@@ -107,3 +107,13 @@ def test_shares_come_to_an_end(left: int, ranks: int) -> None:
         left -= share(10**9, left, ranks)
         steps += 1
     assert steps <= 2 * ranks * (35 + ranks.bit_length())
+
+
+def test_one_slow_event_among_many_cores_does_not_decide_alone() -> None:
+    """On 80 cores a range that took a minute leaves the cost near what all others took."""
+    cost = CostModel(cores=80)
+    for _ in range(800):
+        cost.observe(1, 2.0, 1)
+    cost.observe(1, 60.0, 1)
+    assert cost.event_seconds is not None
+    assert cost.event_seconds < 2.2
