@@ -11,10 +11,10 @@ CAMPAIGN_SEED ?= 1
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo/demo.py
 
-# The pure parts on all cores; then the real parts, which have the machine for themselves.
+# The pure parts and the dispatcher's on all cores; then what has the machine for itself: MPI, Slurm, kills.
 test: $(INSTALLED)
-	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/property
-	$(BIN)/pytest tests/integration tests/chaos tests/campaign
+	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/property tests/integration/dispatcher
+	$(BIN)/pytest tests/integration tests/chaos tests/campaign --ignore=tests/integration/dispatcher
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -17,11 +17,12 @@ import structlog
 import typer
 
 from hpcpanda.client.output import OutputMode
-from hpcpanda.client.sdk import AsyncDispatcherClient
+from hpcpanda.client.rotation import keeping_token
+from hpcpanda.client.sdk import AsyncDispatcherClient, Bearer
+from hpcpanda.client.site_file import SITE, load_site
 from hpcpanda.domain.errors import HpcPandaError, InvalidValue, NotFound, Unavailable
 from hpcpanda.domain.site import Site
 from hpcpanda_edge.checking import CHECKED, check_site
-from hpcpanda_edge.site_file import SITE, load_site
 from hpcpanda_edge.state_folder import StateFolder
 
 if TYPE_CHECKING:
@@ -77,6 +78,14 @@ def run(
             help="File with the edge's token; this machine's if not said.",
         ),
     ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="HPCPANDA_CA_FILE",
+            metavar="FILE",
+            help="Certificates (PEM) to believe instead of the system's.",
+        ),
+    ] = None,
     spool: SpoolOption = None,
     drain: Annotated[  # noqa: FBT002 - an option of the command line
         bool,
@@ -93,8 +102,17 @@ def run(
     _set_up_logs(log_format, verbose=verbose)
     described = load_site(site, spool=spool)
     url = dispatcher or _read("--dispatcher", dispatcher_folder() / "url")
-    token = _read("--token-file", token_file or dispatcher_folder() / "edges" / f"{described.name}.token")
-    serve(described, url, token, drain_on_stop=drain, name_patience_s=name_patience)
+    path = token_file or dispatcher_folder() / "edges" / f"{described.name}.token"
+    token = Bearer(_read("--token-file", path))
+    serve(
+        described,
+        url,
+        token,
+        token_file=path,
+        ca_file=ca_file,
+        drain_on_stop=drain,
+        name_patience_s=name_patience,
+    )
 
 
 @app.command()
@@ -201,9 +219,18 @@ def _looked_at(site: Path, spool: Path | None) -> Iterator[Look]:
 
 
 def serve(
-    site: Site, url: str, token: str, *, drain_on_stop: bool = False, name_patience_s: float = 150.0
+    site: Site,
+    url: str,
+    token: str | Bearer,
+    *,
+    token_file: Path | None = None,
+    ca_file: Path | None = None,
+    drain_on_stop: bool = False,
+    name_patience_s: float = 150.0,
 ) -> None:
     """Run the edge of a site until it is told to stop. Call it in the main thread.
+
+    A token that ends is exchanged in time, and the new one written to ``token_file``.
 
     Raises:
         Unavailable: the spool cannot be used, or another edge uses it.
@@ -224,7 +251,11 @@ def serve(
         async def live() -> None:
             from hpcpanda_edge.daemon import Edge, run_until_signalled
 
-            async with AsyncDispatcherClient(url, token) as client:
+            shown = Bearer(token) if isinstance(token, str) else token
+            async with (
+                AsyncDispatcherClient(url, shown, ca_file=ca_file) as client,
+                keeping_token(client, shown, token_file),
+            ):
                 edge = Edge(
                     site, client, scheduler, drain_on_stop=drain_on_stop, name_patience_s=name_patience_s
                 )

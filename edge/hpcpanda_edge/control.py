@@ -18,8 +18,11 @@ from hpcpanda.domain.states import AllocationState, TaskState
 from hpcpanda.domain.task import Staging
 from hpcpanda.planning.actions import Plan
 from hpcpanda.planning.planner import make_plan
+from hpcpanda.planning.situation import Situation
 from hpcpanda_edge import accounts, files
 from hpcpanda_edge.files import Collected, PackJournals, StatusReader
+from hpcpanda_edge.learning import Learner
+from hpcpanda_edge.looking import Look
 from hpcpanda_edge.outlook import Outlook, OutlookKeeper
 from hpcpanda_edge.ports import JobState, SchedulerPort, Submitted
 from hpcpanda_edge.records import (
@@ -71,9 +74,11 @@ class Control:
         self._stager = stager
         self.steps = Steps(store, spool, site)
         self.submitter = Submitter(store, self.steps, spool, scheduler)
+        self.learner = Learner(store, spool, site, time.time())
         self.statuses: dict[str, AllocationStatus] = {}
         self.plan = Plan(actions=(), wants=())
         self.draining = False
+        self._situation: Situation | None = None
         self._spool = spool
         self._site = site
         self._scheduler = scheduler
@@ -99,6 +104,7 @@ class Control:
             self._look_again = now + self._files() / LOOKS_PER_S
         self._stage()
         self.make_plan()
+        self._learn(time.time())
         self._leave_outlook()
         self.submitter.write_messages()
         await self._clean_up()
@@ -114,18 +120,19 @@ class Control:
             with self.store.transaction():
                 self.steps.drain()
         now = time.time()
-        self.plan = make_plan(
-            situation(
-                self.store,
-                self.statuses,
-                site=self._site,
-                now=now,
-                staged=self.steps.staged,
-                windows=self._windows.known,
-                submit_not_before=self.submitter.not_before,
-                draining=self.draining,
-            )
+        self._situation = situation(
+            self.store,
+            self.statuses,
+            site=self._site,
+            now=now,
+            staged=self.steps.staged,
+            windows=self._windows.known,
+            windows_seen=None if (age_s := self._windows.age_s) is None else now - age_s,
+            submit_not_before=self.submitter.not_before,
+            draining=self.draining,
+            predictions=self.learner.predictions(now),
         )
+        self.plan = make_plan(self._situation)
         self._outlook.note(self.plan, now)
         if self.plan.actions:
             with self.store.transaction():
@@ -133,22 +140,47 @@ class Control:
             for action in self.plan.actions:
                 _log.debug("planned", action=action)
 
+    def _learn(self, now: float) -> None:
+        """Learn from what has become of allocations, and keep it now and then, at the end of a drain at once."""
+        self.learner.look(self.statuses, now)
+        self.learner.save(now, at_once=self.draining and self.idle)
+
     def _leave_outlook(self) -> None:
         """Leave for `status` and `explain` what only this process knows."""
         if self._outlook.due:
-            self._outlook.write(
-                Outlook(
-                    written=time.time(),
-                    windows=self._windows.known,
-                    windows_unknown=self._windows.unknown,
-                    submit_not_before=self.submitter.not_before,
-                    refusal=self.submitter.refusal,
-                    draining=self.draining,
-                    staged=self.steps.staged,
-                    staging=self._staging,
-                    given_back=self._outlook.given_back,
-                )
-            )
+            self._outlook.write(self._make_outlook())
+
+    def _make_outlook(self) -> Outlook:
+        now = time.time()
+        return Outlook(
+            written=now,
+            windows=self._windows.known,
+            windows_unknown=self._windows.unknown,
+            windows_seen=None if (age_s := self._windows.age_s) is None else now - age_s,
+            submit_not_before=self.submitter.not_before,
+            refusal=self.submitter.refusal,
+            draining=self.draining,
+            staged=self.steps.staged,
+            staging=self._staging,
+            given_back=self._outlook.given_back,
+        )
+
+    def look(self) -> Look | None:
+        """Where things were when the last plan was made; None before the first."""
+        if self._situation is None:
+            return None
+        return Look(
+            site=self._site,
+            spool=self._spool,
+            store=self.store,
+            running=True,
+            now=self._situation.now,
+            outlook=self._make_outlook(),
+            statuses=self.statuses,
+            situation=self._situation,
+            plan=self.plan,
+            knowledge=self.learner.knowledge,
+        )
 
     @property
     def open_allocations(self) -> int:
@@ -313,6 +345,7 @@ class Control:
             found = await asyncio.to_thread(files.collect, self._spool, wanted, dict(self.store.journals))
         for error in found.errors:
             _log.warning("journal-trouble", error=error)
+        reports = await asyncio.to_thread(self.learner.reports_of, found) if found.journals else []
         ended = await self._with_timelines()
         ended_packs = self._packs_ended(over - found.troubled)
         if not (found.journals or found.broken or over or ended or ended_packs):
@@ -327,6 +360,7 @@ class Control:
                 if all(p.settled for p in self.store.allocations[allocation_id].packs):
                     _log.info("allocation-closed", allocation=allocation_id)
                     self.steps.close(allocation_id)
+        self.learner.saw(found, reports, time.time())
 
     def _packs_ended(self, settling: set[PartKey]) -> list[tuple[str, str]]:
         """Packs that have ended, of which every part is settled now."""

@@ -23,7 +23,8 @@ from hpcpanda.planning.actions import GiveBack, Want
 from hpcpanda_edge import accounts
 from hpcpanda_edge.control import Control
 from hpcpanda_edge.ports import DispatcherPort, SchedulerPort
-from hpcpanda_edge.reporting import apply_reply, make_report
+from hpcpanda_edge.reasons import told
+from hpcpanda_edge.reporting import Report, apply_reply, make_report
 from hpcpanda_edge.staging import Stager
 from hpcpanda_edge.state_folder import StateFolder
 from hpcpanda_edge.store import Store
@@ -35,6 +36,8 @@ ROUND_S: Final = 0.5
 LONG_POLL_S: Final = 20.0
 """How long the dispatcher may wait for work to give."""
 LONGEST_HEARTBEAT_S: Final = 30.0
+REASONS_PACE_S: Final = 5.0
+"""Why tasks are where they are is not said more often."""
 WATCHFUL_HEARTBEAT_S: Final = 2.0
 """Time between two messages while work goes on, or while the state of a task is about to change elsewhere."""
 FIRST_LOOK_S: Final = 10.0
@@ -99,6 +102,7 @@ class Edge:
         self._away_since: float | None = None
         self._trouble: str | None = None
         self._asked: dict[_Lane, Want] = {}
+        self._reasons_due = 0.0
 
     def stop(self) -> None:
         """End in order; returns at once."""
@@ -137,6 +141,8 @@ class Edge:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             await self._last_words()
+            with self._retried("learnt-not-kept"):
+                self.control.learner.save(time.time(), at_once=True)
             self._store.close()
             with contextlib.suppress(OSError):
                 self._folder.drain_request.unlink(missing_ok=True)
@@ -224,6 +230,8 @@ class Edge:
             cores=self._site.node_limit * self._site.nodes.cores,
             version=hpcpanda.__version__,
             held=held if held is None or len(held) <= MAX_UPDATES else None,
+            architecture=self._site.architecture,
+            tags=self._site.tags,
         )
         give_up = time.monotonic() + self._name_patience_s
         while True:
@@ -283,6 +291,7 @@ class Edge:
             if report.request.activity or self._waiting():
                 heartbeat = min(heartbeat, WATCHFUL_HEARTBEAT_S)
             if report.urgent or time.monotonic() - last >= heartbeat:
+                report = self._with_reasons(report)
                 reply = await self._registered(
                     lambda: self._dispatcher.sync(self._site.name, report.request)  # noqa: B023
                 )
@@ -292,6 +301,14 @@ class Edge:
                 self._wake.set()
             await asyncio.sleep(pace)
             await self._say.wait()
+
+    def _with_reasons(self, report: Report) -> Report:
+        """Now and then also say why tasks are where they are."""
+        look = self.control.look()
+        if look is None or time.monotonic() < self._reasons_due:
+            return report
+        self._reasons_due = time.monotonic() + REASONS_PACE_S
+        return replace(report, request=replace(report.request, reasons=told(look)))
 
     def _waiting(self) -> bool:
         """Whether the state of a task may change without this edge's doing, soon."""

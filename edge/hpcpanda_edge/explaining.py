@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import TypeAdapter
 
 from hpcpanda.allocation.plan import PackStatus
 from hpcpanda.client.output import duration, plain_console
 from hpcpanda.domain.errors import NotFound
+from hpcpanda.domain.why import Why
 from hpcpanda.planning.situation import PackView, PartView
+from hpcpanda_edge.learnt import Learnt, learnt, sentences
 from hpcpanda_edge.looking import Look
-from hpcpanda_edge.reasons import sentence, units
+from hpcpanda_edge.reasons import units, why
 from hpcpanda_edge.records import AllocationRecord, PackRecord
 from hpcpanda_edge.view import pack_status
 
@@ -27,6 +30,8 @@ class TaskWhy:
     """The planner's word."""
     why: str
     """The same as a sentence."""
+    numbers: dict[str, float]
+    """What it rests on, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,8 @@ class AllocationWhy:
     native_id: str | None
     state: str
     why: str
+    because: Why | None
+    """The same as data; None for one of an earlier version."""
     in_window: bool
     """It was asked for to fill a backfill window."""
     packs: tuple[PackWhy, ...]
@@ -69,7 +76,14 @@ class Explanation:
     """What holds for all tasks."""
     tasks: tuple[TaskWhy, ...]
     allocations: tuple[AllocationWhy, ...]
+    refusals: tuple[Why, ...]
+    """Why no more allocations are asked for now."""
+    learnt: Learnt
+    """What the edge has learnt of its site, and of these tasks."""
 
+
+SHOWN_REFUSALS: Final = 5
+"""More reasons than these are told in JSON only."""
 
 EXPLANATION: TypeAdapter[Explanation] = TypeAdapter(Explanation)
 
@@ -89,20 +103,14 @@ def explain(look: Look, task_id: int | None = None) -> Explanation:
         site=look.site.name,
         running=look.running,
         notes=tuple(_notes(look)),
-        tasks=tuple(
-            TaskWhy(
-                task_id=t,
-                name=look.store.tasks[t].spec.name,
-                reason=look.plan.reasons[t].value,
-                why=sentence(look, t),
-            )
-            for t in wanted
-        ),
+        tasks=tuple(_task(look, t) for t in wanted),
         allocations=tuple(
             _allocation(look, record)
             for record in look.open_allocations
             if task_id is None or any(p.task_id == task_id for k in record.packs for p in k.open_parts)
         ),
+        refusals=look.plan.refusals,
+        learnt=learnt(look.knowledge, look.store, look.site, look.now, task_id),
     )
 
 
@@ -122,6 +130,17 @@ def _notes(look: Look) -> list[str]:
     return [f"There is {window}." for window in windows]
 
 
+def _task(look: Look, task_id: int) -> TaskWhy:
+    told = why(look, task_id)
+    return TaskWhy(
+        task_id=task_id,
+        name=look.store.tasks[task_id].spec.name,
+        reason=told.code,
+        why=told.sentence,
+        numbers=told.numbers,
+    )
+
+
 def _allocation(look: Look, record: AllocationRecord) -> AllocationWhy:
     view = next((a for a in look.situation.allocations if a.allocation_id == record.allocation_id), None)
     packs = {p.pack_id: p for p in view.packs} if view is not None else {}
@@ -135,6 +154,7 @@ def _allocation(look: Look, record: AllocationRecord) -> AllocationWhy:
         native_id=record.native_id,
         state=state,
         why=record.why,
+        because=record.because,
         in_window=record.in_window,
         packs=tuple(_pack(look, record, p, packs[p.pack_id]) for p in record.packs if p.pack_id in packs),
     )
@@ -178,6 +198,8 @@ def show_text(explanation: Explanation) -> None:
     say(f"edge {explanation.site}: {'running' if explanation.running else 'not running'}")
     for note in explanation.notes:
         say(note)
+    for refusal in explanation.refusals[:SHOWN_REFUSALS]:
+        say(f"No more is asked of the batch system ({refusal.code}): {refusal.sentence}")
     for task in explanation.tasks:
         say(f"\ntask {task.task_id} '{task.name}' ({task.reason})")
         say(f"  {task.why}")
@@ -191,6 +213,8 @@ def show_text(explanation: Explanation) -> None:
             say(f"  {pack.kind} pack {pack.pack_id} on {where}: {busy}")
             for text in (*pack.does, *pack.complaints):
                 say(f"    {text}")
+    for number, text in enumerate(sentences(explanation.learnt)):
+        say(text if number else f"\nlearnt\n{text}")
 
 
 def show_json(explanation: Explanation) -> None:

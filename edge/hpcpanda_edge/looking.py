@@ -12,7 +12,9 @@ from hpcpanda.domain.states import AllocationState
 from hpcpanda.planning.actions import Plan
 from hpcpanda.planning.planner import make_plan
 from hpcpanda.planning.situation import Situation
+from hpcpanda.prediction.knowledge import Knowledge
 from hpcpanda_edge.files import StatusReader
+from hpcpanda_edge.learning import predict, read_knowledge
 from hpcpanda_edge.outlook import Outlook, read_outlook
 from hpcpanda_edge.records import AllocationRecord
 from hpcpanda_edge.state_folder import StateFolder
@@ -35,6 +37,8 @@ class Look:
     statuses: dict[str, AllocationStatus]
     situation: Situation
     plan: Plan
+    knowledge: Knowledge
+    """What the edge has learnt, as it last wrote it."""
 
     @property
     def open_allocations(self) -> list[AllocationRecord]:
@@ -49,6 +53,7 @@ def look(site: Site, store: Store, *, running: bool, now: float) -> Look:
     open_ = [a.allocation_id for a in store.allocations.values() if a.state is not AllocationState.CLOSED]
     read = StatusReader(spool).read(open_)
     statuses = {s.allocation_id: s for s in read if store.allocations[s.allocation_id].hears(s)}
+    knowledge = read_knowledge(store, now)
     seen = situation(
         store,
         statuses,
@@ -56,8 +61,10 @@ def look(site: Site, store: Store, *, running: bool, now: float) -> Look:
         now=now,
         staged=outlook.staged if outlook is not None else None,
         windows=outlook.windows_at(now) if outlook is not None else None,
+        windows_seen=outlook.windows_seen if outlook is not None else None,
         submit_not_before=outlook.submit_not_before if outlook is not None else 0.0,
         draining=outlook is not None and outlook.draining,
+        predictions=predict(knowledge, store, site, now),
     )
     return Look(
         site=site,
@@ -69,4 +76,5 @@ def look(site: Site, store: Store, *, running: bool, now: float) -> Look:
         statuses=statuses,
         situation=seen,
         plan=make_plan(seen),
+        knowledge=knowledge,
     )

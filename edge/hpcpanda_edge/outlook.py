@@ -47,6 +47,8 @@ class Outlook:
     windows: tuple[BackfillWindow, ...] | None
     windows_unknown: str | None = None
     """Why nothing is known of windows."""
+    windows_seen: float | None = None
+    """When the batch system told of the windows, Unix seconds."""
     submit_not_before: float = 0.0
     refusal: str | None = None
     """What the batch system said to the last submission, if it refused."""

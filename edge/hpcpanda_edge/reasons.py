@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from hpcpanda.client.output import duration
+from hpcpanda.domain.exchange import MAX_REASONS, MAX_SENTENCE, TaskReason
 from hpcpanda.domain.states import AllocationState
 from hpcpanda.domain.task import TaskSpec
+from hpcpanda.domain.why import Why
 from hpcpanda.planning.actions import Reason
 from hpcpanda.planning.situation import PackView, TaskView
 from hpcpanda.planning.tasks import largest_job
@@ -16,10 +19,24 @@ from hpcpanda_edge.looking import Look
 from hpcpanda_edge.records import AllocationRecord, OutputState, PackRecord, TaskRecord
 
 
-def sentence(look: Look, task_id: int) -> str:
+def why(look: Look, task_id: int) -> Why:
     """Why a task is where it is, at this edge."""
     reason = look.plan.reasons[task_id]
-    return SENTENCES[reason](_About(look, task_id))
+    return Why(
+        code=reason.value,
+        sentence=SENTENCES[reason](_About(look, task_id)),
+        numbers=look.plan.numbers.get(task_id, {}),
+    )
+
+
+def told(look: Look) -> tuple[TaskReason, ...]:
+    """What the dispatcher is to know of why tasks are where they are, at this edge."""
+    known = [t.task_id for t in look.situation.tasks if t.task_id in look.store.tasks]
+    return tuple(_cut(task_id, why(look, task_id)) for task_id in known[:MAX_REASONS])
+
+
+def _cut(task_id: int, said: Why) -> TaskReason:
+    return TaskReason(task_id=task_id, why=replace(said, sentence=said.sentence[:MAX_SENTENCE]))
 
 
 def units(number: int, spec: TaskSpec) -> str:
@@ -164,7 +181,7 @@ def _waiting_for_nodes(about: _About) -> str:
 
 def _does_not_fit(about: _About) -> str:
     job = about.view.job
-    refusal = largest_job(about.look.site).refusal(job) if job is not None else None
+    refusal = largest_job(about.look.situation).refusal(job) if job is not None else None
     return f"A job {refusal or 'asks for more than there is'}: it can never run here."
 
 

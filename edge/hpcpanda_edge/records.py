@@ -13,6 +13,7 @@ from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.ledger import EventLedger
 from hpcpanda.domain.states import AllocationState, TaskState
 from hpcpanda.domain.task import TaskSpec
+from hpcpanda.domain.why import Why
 from hpcpanda.planning.situation import PackKind
 
 _STRICT: dict[str, object] = {"extra": "forbid"}
@@ -167,6 +168,10 @@ class AllocationRecord:
     """It was asked for to fill a backfill window."""
     why: str = ""
     """The reason for its shape, for people."""
+    because: Why | None = None
+    """The same as data."""
+    missed: bool = False
+    """It was taken back because the window that it was to fill had passed."""
     messages: int = 0
     """Inbox messages so far."""
     draining: bool = False

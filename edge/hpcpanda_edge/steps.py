@@ -32,6 +32,7 @@ from hpcpanda.domain.states import AllocationEvent, AllocationState, next_alloca
 from hpcpanda.planning.actions import (
     Action,
     AddPack,
+    CancelAllocation,
     EndPart,
     FeedPack,
     FreeNodes,
@@ -40,6 +41,7 @@ from hpcpanda.planning.actions import (
     PackPlan,
     Share,
 )
+from hpcpanda.planning.pointless import WINDOW_PASSED
 from hpcpanda_edge import accounts
 from hpcpanda_edge.merge_work import merge_ended, merge_pack
 from hpcpanda_edge.records import (
@@ -85,6 +87,8 @@ class Steps:
                 case FreeNodes():
                     record = self._store.allocations[action.allocation_id]
                     self._drain_pack(record, action.pack_id, grace_s=record.walltime_s)
+                case CancelAllocation():
+                    self._take_back(action)
                 case GiveBack():
                     accounts.give_back(self._store, action.task_id)
 
@@ -133,8 +137,21 @@ class Steps:
                 plan=plan,
                 in_window=action.in_window,
                 why=action.why,
+                because=action.because,
             )
         )
+
+    def _take_back(self, action: CancelAllocation) -> None:
+        """What the batch system has of it is cancelled with the next look at it; should it start before, it drains."""
+        record = self._store.allocations[action.allocation_id]
+        self._store.allocations.put(replace(record, missed=action.because.code == WINDOW_PASSED))
+        self._end_allocation(self._store.allocations[action.allocation_id])
+
+    def _end_allocation(self, record: AllocationRecord) -> None:
+        if _unsubmitted(record):
+            self.gone(record.allocation_id)
+        elif not record.draining and _reachable(record):
+            self._tell(replace(record, draining=True), Drain(grace_s=self._site.allocation.grace_s))
 
     def _pack(self, plan: PackPlan, allocation_id: str, pack_id: str) -> Pack | None:
         """The pack with the work it begins with; None when there is none for it."""
@@ -357,10 +374,7 @@ class Steps:
     def drain(self) -> None:
         """Tell every allocation to end."""
         for record in list(self._store.allocations.values()):
-            if _unsubmitted(record):
-                self.gone(record.allocation_id)
-            elif not record.draining and _reachable(record):
-                self._tell(replace(record, draining=True), Drain(grace_s=self._site.allocation.grace_s))
+            self._end_allocation(record)
 
 
 def _differs(new: float, old: float | None) -> bool:

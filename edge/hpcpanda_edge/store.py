@@ -124,11 +124,14 @@ class Store:
         self.journals = Table("journals", TypeAdapter(JournalRecord), lambda r: r.key)
         self.commits = Table("commits", TypeAdapter(CommitRecord), lambda r: r.number)
         self.messages = Table("messages", TypeAdapter(MessageRecord), lambda r: (r.allocation_id, r.number))
+        self.learnt: str | None = None
+        """What was learnt of the site, as last kept; of no account for anything else."""
         self._path = path
         try:
             self._connection = self._open(read_only=read_only)
             for table in self._tables:
                 table.load(self._connection)
+            self.learnt = self._read_learnt()
         except sqlite3.DatabaseError as problem:
             raise Unavailable(f"{path}: {problem}") from problem
         except ValueError as problem:
@@ -158,6 +161,20 @@ class Store:
             for table in self._tables:
                 table.end(undo=undo)
 
+    def keep_learnt(self, text: str) -> None:
+        """Keep what was learnt in place of what was kept before.
+
+        Raises:
+            Unavailable: the disk refuses; nothing has changed.
+        """
+        try:
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.execute("INSERT OR REPLACE INTO learnt VALUES ('site', ?)", (text,))
+        except sqlite3.Error as problem:
+            raise Unavailable(f"{self._path}: {problem}; nothing was changed") from problem
+        self.learnt = text
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
@@ -172,6 +189,12 @@ class Store:
             self.commits,
             self.messages,
         )
+
+    def _read_learnt(self) -> str | None:
+        """None when there is none; a file that no edge of this version has opened yet has no table for it."""
+        found = self._connection.execute("SELECT name FROM sqlite_master WHERE name = 'learnt'").fetchone()
+        row = found and self._connection.execute("SELECT body FROM learnt WHERE key = 'site'").fetchone()
+        return row[0] if row and isinstance(row[0], str) else None
 
     def _open(self, *, read_only: bool) -> sqlite3.Connection:
         if read_only:
@@ -196,4 +219,6 @@ class Store:
                 f"{self._path} has format {version}, this program reads {VERSION}; use the version that wrote it, "
                 "or let it drain and start with an empty state folder"
             )
+        if not read_only:
+            connection.execute("CREATE TABLE IF NOT EXISTS learnt (key TEXT PRIMARY KEY, body TEXT NOT NULL)")
         return connection

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from typing import Final
 
 from hpcpanda.allocation.plan import AllocationStatus, PackStatus, TaskProgress
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import AllocationState
 from hpcpanda.packing.windows import BackfillWindow
+from hpcpanda.planning.pointless import patience_s
 from hpcpanda.planning.situation import AllocationView, PackView, PartView, Situation, TaskView
 from hpcpanda_edge import accounts
+from hpcpanda_edge.learning import Predictions
 from hpcpanda_edge.merge_work import accepted_events
 from hpcpanda_edge.records import AllocationRecord, OutputState, PackRecord, PartRecord, TaskRecord
 from hpcpanda_edge.store import Store
 
 OPEN = (AllocationState.PLANNED, AllocationState.QUEUED, AllocationState.RUNNING, AllocationState.ENDED)
 """States in which an allocation counts against the limits."""
+
+_FIRST_MISS_PAUSE_S: Final = 30.0
+_LONGEST_MISS_PAUSE_S: Final = 900.0
 
 Held = Mapping[tuple[int, str], int]
 """Unfinished events, or jobs, by task and pack."""
@@ -32,22 +39,28 @@ def situation(
     now: float,
     staged: Mapping[int, IntervalSet] | None = None,
     windows: tuple[BackfillWindow, ...] | None = None,
+    windows_seen: float | None = None,
     submit_not_before: float = 0.0,
     draining: bool = False,
+    predictions: Predictions | None = None,
 ) -> Situation:
     """Where things are. ``staged``: of tasks whose inputs are copied, the events or jobs whose inputs are in place."""
     in_place = staged or {}
+    learnt = predictions or Predictions()
     held = accounts.held_events(store)
     return Situation(
         site=site,
         now=now,
-        tasks=tuple(_task(store, task, in_place.get(task.task_id)) for task in store.tasks.values()),
+        tasks=tuple(_task(store, task, in_place.get(task.task_id), learnt) for task in store.tasks.values()),
         allocations=tuple(
             _allocation(record, statuses.get(record.allocation_id), held, site, now)
             for record in store.allocations.values()
             if record.state in OPEN
         ),
         windows=windows,
+        windows_seen=windows_seen,
+        windows_not_before=_windows_not_before(store, site),
+        forecast=learnt.forecast,
         submit_not_before=submit_not_before,
         draining=draining,
     )
@@ -79,7 +92,7 @@ def _progress(status: AllocationStatus | None, pack: PackRecord, part: PartRecor
     return said.task(part.task_id) if said is not None else None
 
 
-def _task(store: Store, task: TaskRecord, in_place: IntervalSet | None) -> TaskView:
+def _task(store: Store, task: TaskRecord, in_place: IntervalSet | None, learnt: Predictions) -> TaskView:
     here = accounts.ready_events(store, task.task_id)
     ready = here if in_place is None else here & in_place
     waiting = any(c.commit.task_id == task.task_id for c in store.commits.values())
@@ -89,9 +102,13 @@ def _task(store: Store, task: TaskRecord, in_place: IntervalSet | None) -> TaskV
         job=task.spec.job_request,
         ready=len(ready),
         staging=len(ready) < len(here),
-        event_seconds=task.event_seconds or task.spec.resources.event_seconds,
+        event_seconds=task.event_seconds
+        or learnt.event_seconds.get(task.task_id)
+        or task.spec.resources.event_seconds,
+        job_seconds=learnt.job_seconds.get(task.task_id),
         not_before=task.not_before,
         priority=task.spec.priority,
+        deadline=task.spec.deadline.timestamp() if task.spec.deadline else None,
         mergeable=not waiting and bool(accepted_events(store, task.task_id)),
         merged=task.output_state is not OutputState.NONE,
         fault=task.fault is not None,
@@ -116,9 +133,21 @@ def _allocation(
         ),
         running=record.state is AllocationState.RUNNING and status is not None,
         in_window=record.in_window,
+        asked=record.created,
+        since=record.started,
         seconds_left=useful - (now - record.started if record.started is not None else 0.0),
         lost_nodes=_lost_nodes(record, status),
     )
+
+
+def _windows_not_before(store: Store, site: Site) -> float:
+    """Requests for windows that were missed one after the other put off the next, for twice as long each time."""
+    asked = sorted((r for r in store.allocations.values() if r.in_window), key=lambda r: -r.created)
+    missed = list(itertools.takewhile(lambda r: r.missed and r.started is None, asked))
+    if not missed:
+        return 0.0
+    pause_s = min(_FIRST_MISS_PAUSE_S * 2.0 ** min(len(missed) - 1, 10), _LONGEST_MISS_PAUSE_S)
+    return missed[0].created + patience_s(site.scheduler.poll_seconds) + pause_s
 
 
 def _lost_nodes(record: AllocationRecord, status: AllocationStatus | None) -> int:

@@ -29,6 +29,7 @@ from hpcpanda.domain.exchange import (
     Task,
     TaskPage,
 )
+from hpcpanda.domain.identity import AuditPage, IdentityProvider, NewToken, Revoked, WhoAmI
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import TaskSpec
 
@@ -72,6 +73,33 @@ class Call(Generic[Answer]):
 def health() -> Call[Health]:
     """Whether the dispatcher answers."""
     return Call(method="GET", path="/v1/health", answer=Health)
+
+
+def identity_provider() -> Call[IdentityProvider]:
+    """Where the command line logs in."""
+    return Call(method="GET", path="/v1/auth/provider", answer=IdentityProvider)
+
+
+def whoami() -> Call[WhoAmI]:
+    """Who the caller is."""
+    return Call(method="GET", path="/v1/auth/whoami", answer=WhoAmI)
+
+
+def rotate_token() -> Call[NewToken]:
+    """Exchange the caller's token."""
+    return Call(method="POST", path="/v1/auth/rotate", answer=NewToken)
+
+
+def audit(*, who: str | None, before: int | None, limit: int) -> Call[AuditPage]:
+    """Read the audit log."""
+    params = _params(who=who, before=before, limit=limit)
+    return Call(method="GET", path="/v1/admin/audit", params=params, answer=AuditPage)
+
+
+def revoke_tokens(kind: str, name: str) -> Call[Revoked]:
+    """Take tokens back."""
+    path = f"/v1/admin/tokens/{quote(kind, safe='')}/{quote(name, safe='')}"
+    return Call(method="DELETE", path=path, answer=Revoked)
 
 
 def submit(spec: TaskSpec, idempotency_key: str) -> Call[Task]:
@@ -168,4 +196,9 @@ def _error(status: int, content: bytes) -> HpcPandaError:
 
 @cache
 def _kinds() -> Mapping[str, type[HpcPandaError]]:
-    return {kind.code: kind for kind in HpcPandaError.__subclasses__()}
+    return {kind.code: kind for kind in _below(HpcPandaError)}
+
+
+def _below(kind: type[HpcPandaError]) -> list[type[HpcPandaError]]:
+    children = [child for child in kind.__subclasses__() if child.__module__ == HpcPandaError.__module__]
+    return [each for child in children for each in (child, *_below(child))]

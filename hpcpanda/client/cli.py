@@ -9,7 +9,14 @@ import typer
 
 import hpcpanda
 from hpcpanda.client import dispatcher_commands, payload_commands, task_commands
-from hpcpanda.client.connection import DISPATCHER_VARIABLE, TOKEN_FILE_VARIABLE, Connection
+from hpcpanda.client.connection import (
+    CA_FILE_VARIABLE,
+    DISPATCHER_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+    Connection,
+)
+from hpcpanda.client.login_commands import login, logout, whoami
+from hpcpanda.client.simulate_commands import simulate
 from hpcpanda.domain.errors import HpcPandaError
 
 app = typer.Typer(
@@ -21,6 +28,10 @@ app = typer.Typer(
 app.add_typer(task_commands.app, name="task")
 app.add_typer(dispatcher_commands.app, name="dispatcher")
 app.add_typer(payload_commands.app, name="payload")
+app.command()(simulate)
+app.command()(login)
+app.command()(logout)
+app.command()(whoami)
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - the callback's signature is typer's
@@ -43,12 +54,16 @@ def root(
     token_file: Annotated[
         Path | None, typer.Option(help="File with the bearer token.", envvar=TOKEN_FILE_VARIABLE)
     ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(help="Certificates (PEM) to believe instead of the system's.", envvar=CA_FILE_VARIABLE),
+    ] = None,
     version: Annotated[  # noqa: ARG001, FBT002 - the callback acts on it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options for all commands."""
-    context.obj = Connection(url=dispatcher, token_file=token_file)
+    context.obj = Connection(url=dispatcher, token_file=token_file, ca_file=ca_file)
 
 
 def main() -> None:

@@ -10,9 +10,15 @@ import typer
 
 from hpcpanda.client.cli_context import Printed
 from hpcpanda.client.connection import state_root
+from hpcpanda.client.database_commands import backup, doctor, restore
 from hpcpanda.client.output import Output, OutputMode
 
-app = typer.Typer(no_args_is_help=True, help="Run a dispatcher and make tokens for it.")
+app = typer.Typer(
+    no_args_is_help=True, help="Run a dispatcher, make tokens for it, and look after its database."
+)
+app.command()(doctor)
+app.command()(backup)
+app.command()(restore)
 
 State = Annotated[
     Path | None, typer.Option(help="State folder; a folder in your home when not given.", file_okay=False)
@@ -44,14 +50,24 @@ def run(
     typer.echo(f"state folder: {folder}", err=True)
     typer.echo(f"token of users: {settings.user_token_file}", err=True)
     typer.echo(f"token of edge {edge!r}: {settings.edge_token_file(edge)}", err=True)
+    if settings.identity is None:
+        typer.echo(
+            "log in: on this machine nothing is to be done; elsewhere 'hpcpanda --dispatcher URL --token-file FILE'",
+            err=True,
+        )
+    else:
+        typer.echo("log in: 'hpcpanda --dispatcher URL login'", err=True)
     serve(settings)
 
 
 @app.command()
 def token(
-    scope: Annotated[str, typer.Argument(help="'user' or 'edge'.")],
+    scope: Annotated[str, typer.Argument(help="'user', 'edge' or 'admin'.")],
     name: Annotated[str, typer.Argument(help="Name of the user or the edge.")],
     state: State = None,
+    days: Annotated[
+        float | None, typer.Option(help="It ends after so many days; never, unless said.", min=0.01)
+    ] = None,
     output: Printed = OutputMode.TABLE,
 ) -> None:
     """Make a token and print it; it cannot be shown again."""
@@ -59,5 +75,5 @@ def token(
     from hpcpanda.dispatcher.settings import load_settings
 
     settings = load_settings(state=state or state_root() / "dispatcher")
-    made = MadeToken(scope=scope, name=name, token=create_token(settings, scope, name))
+    made = MadeToken(scope=scope, name=name, token=create_token(settings, scope, name, days=days))
     Output(output).result(made, table=made.token, quiet=[made.token])

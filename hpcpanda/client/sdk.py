@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Generator
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ import httpx2
 
 from hpcpanda.client import calls
 from hpcpanda.client.calls import Call
+from hpcpanda.client.credentials import trust
 from hpcpanda.domain.errors import InvalidValue, Unavailable
 from hpcpanda.domain.exchange import (
     Capacity,
@@ -33,6 +36,7 @@ from hpcpanda.domain.exchange import (
     Task,
     TaskPage,
 )
+from hpcpanda.domain.identity import AuditPage, IdentityProvider, NewToken, Revoked, WhoAmI
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import TaskSpec
 
@@ -49,8 +53,9 @@ class DispatcherClient:
 
     Args:
         url: base URL, as in the dispatcher's ``url`` file.
-        token: bearer token of a user or an edge.
+        token: bearer token of a user or an edge, or what shows one with every request.
         timeout_s: how long an answer may take; the time an edge is willing to wait for work is added.
+        ca_file: certificates (PEM) to believe; those of the system when not given.
 
     Raises:
         InvalidValue: the URL or the token is none.
@@ -59,10 +64,17 @@ class DispatcherClient:
     reached, and ``Unauthenticated`` or ``Forbidden`` when the token does not do.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | httpx2.Auth | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        ca_file: Path | None = None,
+    ) -> None:
         self._url = url
         self._timeout_s = timeout_s
-        self._http = httpx2.Client(base_url=_checked(url), headers=_headers(token))
+        self._http = httpx2.Client(base_url=_checked(url), auth=_auth(token), verify=trust(ca_file))
 
     def close(self) -> None:
         """Close the connections."""
@@ -82,6 +94,31 @@ class DispatcherClient:
     def health(self) -> Health:
         """Whether the dispatcher answers."""
         return self._send(calls.health())
+
+    def identity_provider(self) -> IdentityProvider:
+        """Where users log in. Raises NotFound when nobody logs in with a command line."""
+        return self._send(calls.identity_provider())
+
+    def whoami(self) -> WhoAmI:
+        """Who the bearer of the token is."""
+        return self._send(calls.whoami())
+
+    def rotate_token(self) -> NewToken:
+        """A new token in place of the one in use, which goes on for a while.
+
+        Raises:
+            Conflict: the token in use does not end.
+            Forbidden: it is not the dispatcher's own.
+        """
+        return self._send(calls.rotate_token())
+
+    def audit(self, *, who: str | None = None, before: int | None = None, limit: int = 100) -> AuditPage:
+        """One page of the audit log, newest first. For administrators."""
+        return self._send(calls.audit(who=who, before=before, limit=limit))
+
+    def revoke_tokens(self, kind: str, name: str) -> Revoked:
+        """Take back all tokens of a user or an edge. For administrators."""
+        return self._send(calls.revoke_tokens(kind, name))
 
     def submit(self, spec: TaskSpec, *, idempotency_key: str | None = None) -> Task:
         """Submit a task; a lost connection is tried again without submitting twice.
@@ -183,10 +220,17 @@ class AsyncDispatcherClient:
     Arguments, methods and errors are those of :class:`DispatcherClient`.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | httpx2.Auth | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        ca_file: Path | None = None,
+    ) -> None:
         self._url = url
         self._timeout_s = timeout_s
-        self._http = httpx2.AsyncClient(base_url=_checked(url), headers=_headers(token))
+        self._http = httpx2.AsyncClient(base_url=_checked(url), auth=_auth(token), verify=trust(ca_file))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -206,6 +250,14 @@ class AsyncDispatcherClient:
     async def health(self) -> Health:
         """Whether the dispatcher answers."""
         return await self._send(calls.health())
+
+    async def whoami(self) -> WhoAmI:
+        """Who the bearer of the token is."""
+        return await self._send(calls.whoami())
+
+    async def rotate_token(self) -> NewToken:
+        """A new token in place of the one in use, which goes on for a while."""
+        return await self._send(calls.rotate_token())
 
     async def submit(self, spec: TaskSpec, *, idempotency_key: str | None = None) -> Task:
         """Submit a task; a lost connection is tried again without submitting twice."""
@@ -291,12 +343,24 @@ def _checked(url: str) -> str:
     return url
 
 
-def _headers(token: str | None) -> dict[str, str]:
-    if token is None:
-        return {}
+class Bearer(httpx2.Auth):
+    """Shows a bearer token; another one from the moment that :attr:`token` is set."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
+        """Add the token to a request."""
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        yield request
+
+
+def _auth(token: str | httpx2.Auth | None) -> httpx2.Auth | None:
+    if token is None or isinstance(token, httpx2.Auth):
+        return token
     if not token or not all("!" <= c <= "~" for c in token):
         raise InvalidValue("token", "is empty, or has characters that no token has; is it the right file?")
-    return {"Authorization": f"Bearer {token}"}
+    return Bearer(token)
 
 
 def _unreachable(url: str, error: Exception) -> Unavailable:

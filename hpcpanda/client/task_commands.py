@@ -111,8 +111,11 @@ def explain(context: typer.Context, task_id: TaskId, output: Printed = OutputMod
     cli = CliContext.of(context, output)
     with cli.connection.open() as client:
         told = client.explain(task_id)
-    lines = [f"task {task_id} is {told.state}", *(f"- {reason}" for reason in told.reasons)]
-    cli.output.result(told, table="\n".join(lines), quiet=told.reasons)
+    edges = [f"edge {said.edge} ({said.why.code}): {said.why.sentence}" for said in told.edges]
+    edges += [f"brokerage, {said.edge} ({said.why.code}): {said.why.sentence}" for said in told.brokerage]
+    edges += [told.order.sentence] if told.order is not None else []
+    lines = [f"task {task_id} is {told.state}", *(f"- {reason}" for reason in (*told.reasons, *edges))]
+    cli.output.result(told, table="\n".join(lines), quiet=(*told.reasons, *edges))
 
 
 @app.command()

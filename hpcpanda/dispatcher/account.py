@@ -48,6 +48,12 @@ class Account:
     """What each job asks for; None for a task of events."""
     in_container: bool = False
     """Its commands run in a container."""
+    lane_id: int = 1
+    """The lane in which it waits; the first is nobody's."""
+    served: float = 0.0
+    """When work of it was last leased, or when it was submitted."""
+    deadline: float | None = None
+    """Unix seconds."""
 
     @property
     def unit(self) -> str:
@@ -77,7 +83,7 @@ class Account:
         self.state = next_task_state(self.state, TaskEvent.LEASE)
         self.ready -= events
         self.leased += events
-        self.updated = now
+        self.updated = self.served = now
         epoch = self.next_epoch
         self.next_epoch += 1
         return epoch

@@ -6,26 +6,24 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-import structlog
 from fastapi import FastAPI
-from sqlalchemy.exc import SQLAlchemyError
 
 from hpcpanda import __version__
+from hpcpanda.brokerage.shares import SharePlan, ShareTree
 from hpcpanda.dispatcher import problems
-from hpcpanda.dispatcher.auth import Bearers
 from hpcpanda.dispatcher.bell import Bell
-from hpcpanda.dispatcher.clock import Clock, SteadyClock
+from hpcpanda.dispatcher.clock import Clock, FollowingClock, SteadyClock
 from hpcpanda.dispatcher.context import Context
+from hpcpanda.dispatcher.housekeeping import open_context, start_housekeeping
+from hpcpanda.dispatcher.identity.parts import make_identity
 from hpcpanda.dispatcher.limits import BodyLimit
-from hpcpanda.dispatcher.routes import edges, health, tasks
+from hpcpanda.dispatcher.retention import Retention
+from hpcpanda.dispatcher.routes import admin, auth, edges, health, tasks
 from hpcpanda.dispatcher.settings import DispatcherSettings
-from hpcpanda.dispatcher.store.database import Database
+from hpcpanda.dispatcher.shares_file import load_shares
+from hpcpanda.dispatcher.store.opening import open_database
 from hpcpanda.dispatcher.store.unit import Store
 from hpcpanda.dispatcher.terms import Terms
-from hpcpanda.dispatcher.usecases.expiry import restart_leases, sweep
-from hpcpanda.domain.errors import HpcPandaError
-
-_log = structlog.get_logger(__name__)
 
 
 def build_app(
@@ -35,58 +33,48 @@ def build_app(
 
     Args:
         settings: what the operator chose; the state folder must exist.
-        clock: gives Unix seconds; a :class:`SteadyClock` unless given.
+        clock: gives Unix seconds; this machine's, or that of a shared database, unless given.
         bell: wakes requests that wait for work; whoever stops the app closes it first.
     """
-    database = Database(settings.database)
+    database = open_database(settings)
     store = Store(database)
     context = Context(
         database=database,
         store=store,
-        bearers=Bearers(store),
-        terms=Terms(lease_seconds=settings.lease_seconds, edge_alive_seconds=settings.edge_alive_seconds),
-        clock=clock or SteadyClock(),
+        identity=make_identity(settings, store),
+        terms=Terms(
+            lease_seconds=settings.lease_seconds,
+            edge_alive_seconds=settings.edge_alive_seconds,
+            tree=ShareTree(load_shares(settings.shares) if settings.shares else SharePlan()),
+        ),
+        clock=clock or (FollowingClock() if database.shared else SteadyClock()),
         bell=bell or Bell(),
+        wire=database.wire(),
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await _open(context)
-        sweeper = asyncio.create_task(_sweep_for_ever(context, settings.sweep_seconds), name="lease-sweep")
+        await open_context(context)
+        chores = start_housekeeping(
+            context,
+            sweep_seconds=settings.sweep_seconds,
+            retention=Retention(prune_days=settings.prune_days, archive_days=settings.archive_days),
+        )
         try:
             yield
         finally:
             context.bell.close()
-            sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sweeper
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+            await context.wire.close()
+            await context.identity.close()
             await database.close()
 
     app = FastAPI(title="hpcpanda dispatcher", version=__version__, lifespan=lifespan)
     app.state.context = context
     app.add_middleware(BodyLimit, limit=settings.body_limit)
     problems.install(app)
-    for routes in (tasks, edges, health):
+    for routes in (tasks, edges, health, auth, admin):
         app.include_router(routes.router)
     return app
-
-
-async def _open(context: Context) -> None:
-    await context.database.migrate()
-    await restart_leases(
-        context.store.writing(), lease_seconds=context.terms.lease_seconds, now=context.clock()
-    )
-
-
-async def _sweep_for_ever(context: Context, every_s: float) -> None:
-    """End leases whose time is up, as long as the app runs."""
-    while True:
-        await asyncio.sleep(every_s)
-        try:
-            ended = await sweep(context.store.writing(), now=context.clock())
-        except (HpcPandaError, SQLAlchemyError):
-            _log.exception("lease.sweep.failed")
-            continue
-        if ended:
-            _log.info("lease.sweep.ended", leases=ended)
-            context.bell.ring()

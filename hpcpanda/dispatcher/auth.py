@@ -5,90 +5,117 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
-from enum import StrEnum
 
+from hpcpanda.dispatcher.identity.mapping import IdentityFile
+from hpcpanda.dispatcher.identity.principal import Principal
+from hpcpanda.dispatcher.identity.provider import Provider
+from hpcpanda.dispatcher.identity.scopes import BUNDLES, TokenKind
+from hpcpanda.dispatcher.identity.verify import verify_access
 from hpcpanda.dispatcher.store.unit import Store, UnitOfWork
-from hpcpanda.domain.errors import Forbidden, Unauthenticated
-
-
-class Scope(StrEnum):
-    """What a token allows."""
-
-    USER = "user"
-    """Submit, see and cancel tasks."""
-    EDGE = "edge"
-    """Act as one edge."""
-
+from hpcpanda.domain.errors import Unauthenticated
 
 KNOWN_SECONDS = 60.0
-"""How long a token that was looked up is taken as known."""
+"""How long a token that was looked up is taken as known, also after it was taken back."""
 MAX_KNOWN = 10_000
 """Most tokens remembered."""
-PUBLIC = "public"
-"""Scope of the routes that need no token."""
+SESSION_PREFIX = "hpcpanda-session-"
+"""Begins what a browser shows."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
-    """Who is calling."""
-
-    scope: Scope
-    name: str
-    """The user, or the edge."""
-
-    def require(self, scope: Scope) -> None:
-        """Raise Forbidden when the token is for something else."""
-        if self.scope is not scope:
-            raise Forbidden(f"this needs a token of scope {scope}; the one sent has scope {self.scope}")
-
-    def require_edge(self, name: str) -> None:
-        """Raise Forbidden when the token is another edge's."""
-        self.require(Scope.EDGE)
-        if self.name != name:
-            raise Forbidden(f"this token is for edge {self.name!r}, not for {name!r}")
+def digest_of(token: str) -> str:
+    """What is kept of a token."""
+    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
 
 
-async def issue_token(uow: UnitOfWork, *, scope: Scope, name: str, now: float) -> str:
+def make_token(kind: str) -> str:
+    """A new token of 256 random bits; its prefix lets it be found where it was left by mistake."""
+    return f"hpcpanda-{kind}-{secrets.token_urlsafe(32)}"
+
+
+async def issue_token(
+    uow: UnitOfWork, *, kind: TokenKind, name: str, now: float, expires: float | None = None
+) -> str:
     """Make a token and record its digest; the token itself is kept nowhere."""
-    token = f"hpcpanda-{scope}-{secrets.token_urlsafe(32)}"
+    token = make_token(kind)
     async with uow:
-        await uow.tokens.add(_digest(token), scope=scope, name=name, now=now)
+        await uow.tokens.add(digest_of(token), scope=kind, name=name, now=now, expires=expires)
     return token
 
 
 class Bearers:
-    """Knows the bearers of tokens; remembers each for a while, so that most requests need no look-up."""
+    """Knows the bearers of tokens; remembers each for a while, so that most requests need no look-up.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: where the dispatcher's own tokens are.
+        identity: whose other tokens are believed, and what they allow.
+        provider: the identity provider itself.
+    """
+
+    def __init__(
+        self, store: Store, identity: IdentityFile | None = None, provider: Provider | None = None
+    ) -> None:
         self._store = store
+        self._identity = identity
+        self._provider = provider
         self._known: dict[str, tuple[Principal, float]] = {}
 
-    async def identify(self, authorization: str | None, *, now: float) -> Principal:
-        """The bearer of the token in an ``Authorization`` header.
+    def known(self, token: str, *, now: float) -> Principal | None:
+        """The bearer of a token that was looked up a short while ago."""
+        principal, until = self._known.get(digest_of(token), (None, 0.0))
+        return principal if until > now else None
+
+    async def identify(self, token: str, *, now: float) -> Principal:
+        """The bearer of a token.
 
         Raises:
-            Unauthenticated: there is no token, or it is unknown.
+            Unauthenticated: the token is unknown, forged, or has ended.
+            Unavailable: the identity provider is needed and does not answer.
         """
-        kind, _, token = (authorization or "").partition(" ")
-        if kind.lower() != "bearer" or not token.strip():
-            raise Unauthenticated("send 'Authorization: Bearer <token>' with a token of this dispatcher")
-        digest = _digest(token.strip())
-        principal, until = self._known.get(digest, (None, 0.0))
-        if principal is None or until < now:
-            principal = await self._look_up(digest)
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[digest] = (principal, now + KNOWN_SECONDS)
+        digest = digest_of(token)
+        principal = await self._look_up(token, digest, now)
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        ends = now + KNOWN_SECONDS if principal.expires is None else principal.expires
+        self._known[digest] = (principal, min(now + KNOWN_SECONDS, ends))
         return principal
 
-    async def _look_up(self, digest: str) -> Principal:
+    def forget(self, digest: str | None = None) -> None:
+        """Look a token up again when it is next shown; without one, look up all."""
+        if digest is None:
+            self._known.clear()
+        else:
+            self._known.pop(digest, None)
+
+    async def _look_up(self, token: str, digest: str, now: float) -> Principal:
+        if token.count(".") == 2 and self._identity is not None and self._provider is not None:
+            said = self._identity
+            claims = await verify_access(
+                self._provider, token, issuer=said.issuer, audience=said.audience, now=now
+            )
+            return said.principal(claims)
+        principal = (
+            await self._session(digest, now)
+            if token.startswith(SESSION_PREFIX)
+            else await self._own(digest, now)
+        )
+        if principal is None or not hmac.compare_digest(principal.digest or "", digest):
+            raise Unauthenticated("the token is not one of this dispatcher's, or has ended; log in again")
+        return principal
+
+    async def _session(self, digest: str, now: float) -> Principal | None:
         async with self._store.reading() as uow:
-            found = await uow.tokens.find(digest)
-        if found is None or not hmac.compare_digest(found[0], digest):
-            raise Unauthenticated("the token is not one of this dispatcher's")
-        return Principal(scope=Scope(found[1]), name=found[2])
+            return await uow.sessions.find(digest, now=now)
 
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
+    async def _own(self, digest: str, now: float) -> Principal | None:
+        async with self._store.reading() as uow:
+            found = await uow.tokens.find(digest, now=now)
+        if found is None:
+            return None
+        scopes = BUNDLES[TokenKind(found.kind)]
+        return Principal(
+            name=found.name,
+            scopes=scopes,
+            created=found.created,
+            expires=found.expires,
+            digest=found.digest,
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 Clock = Callable[[], float]
 """Gives Unix seconds."""
@@ -21,3 +21,28 @@ class SteadyClock:
     def __call__(self) -> float:
         """Unix seconds now."""
         return self._origin + time.monotonic()
+
+
+class FollowingClock:
+    """Unix seconds on another clock, as last asked plus what the monotonic clock has counted since.
+
+    Replicas that follow the clock of one database agree to within half the time that asking takes, whatever the clocks
+    of their machines say.
+    """
+
+    def __init__(self) -> None:
+        self._origin = time.time() - time.monotonic()
+
+    def __call__(self) -> float:
+        """Unix seconds now."""
+        return self._origin + time.monotonic()
+
+    async def follow(self, ask: Callable[[], Awaitable[float]]) -> None:
+        """Ask for the time, and go by it if it is another one. What asking takes bounds the error, as in NTP (RFC 5905,
+        section 8): less than that is no difference."""
+        began = time.monotonic()
+        told = await ask()
+        ended = time.monotonic()
+        origin = told - (began + ended) / 2
+        if abs(origin - self._origin) > (ended - began) / 2:
+            self._origin = origin

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hpcpanda.dispatcher.problems import problem_response
+from hpcpanda.dispatcher.retrying import again_on_contention
 
 DRAIN = 4
 """So many times the limit is read of a body that is too large, before the connection is given up."""
@@ -69,14 +70,18 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
 
 
 class StrictJsonRoute(APIRoute):
-    """A route that refuses what JSON does not have: NaN, infinities, and nesting without end."""
+    """A route that refuses what JSON does not have: NaN, infinities, and nesting without end.
+
+    A request whose transaction was undone because of another one is done again.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Hand requests on with a stricter parser."""
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
+            strict = _StrictRequest(request.scope, request.receive)
+            return await again_on_contention(lambda: handle(strict))
 
         return handler
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
 from hpcpanda.dispatcher.wording import field_errors
-from hpcpanda.domain.errors import HpcPandaError, InvalidValue
+from hpcpanda.domain.errors import HpcPandaError, InvalidValue, TooManyRequests
 from hpcpanda.domain.exchange import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -29,6 +30,7 @@ STATUS: Mapping[str, int] = {
     "lease-lost": 409,
     "too-large": 413,
     "unavailable": 503,
+    "too-many-requests": 429,
     "corrupt-data": 500,
     "merge-failed": 500,
     "payload-failed": 500,
@@ -36,6 +38,13 @@ STATUS: Mapping[str, int] = {
 }
 """HTTP status of every error code."""
 
+RETRY_AFTER_SECONDS = 2
+"""When a client may try again that was told that the service is not available."""
+
+_HEADERS: Mapping[int, Mapping[str, str]] = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_AFTER_SECONDS)},
+}
 _CODE_OF_STATUS = {401: "unauthenticated", 403: "forbidden", 404: "not-found", 413: "too-large"}
 _PROBLEM: TypeAdapter[Problem] = TypeAdapter(Problem)
 _log = structlog.get_logger(__name__)
@@ -54,7 +63,7 @@ def problem_response(
         code=code,
         errors=errors,
     )
-    headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
+    headers = _HEADERS.get(status)
     return Response(_PROBLEM.dump_json(problem), status, headers, MEDIA_TYPE)
 
 
@@ -71,7 +80,10 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if STATUS[error.code] >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("request.failed", path=request.url.path, code=error.code, error=str(error))
     errors = (str(error),) if isinstance(error, InvalidValue) else ()
-    return problem_response(error.code, str(error), errors=errors)
+    response = problem_response(error.code, str(error), errors=errors)
+    if isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    return response
 
 
 async def _on_invalid_request(_: Request, error: Exception) -> Response:

@@ -9,18 +9,21 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import structlog
 import uvicorn
 
 from hpcpanda.dispatcher.app import build_app
-from hpcpanda.dispatcher.auth import Scope, issue_token
+from hpcpanda.dispatcher.auth import issue_token
+from hpcpanda.dispatcher.backup import BackupFile, restore_backup, write_backup
 from hpcpanda.dispatcher.bell import Bell
 from hpcpanda.dispatcher.clock import SteadyClock
+from hpcpanda.dispatcher.identity.scopes import TokenKind
 from hpcpanda.dispatcher.settings import DispatcherSettings
 from hpcpanda.dispatcher.store.database import Database
+from hpcpanda.dispatcher.store.opening import open_database
 from hpcpanda.dispatcher.store.unit import Store
 from hpcpanda.domain.errors import InvalidValue, Unavailable
 from hpcpanda.domain.validation import require_name
@@ -39,33 +42,38 @@ def serve(settings: DispatcherSettings) -> None:
     _make_folder(settings.state)
     with _only_one(settings.state), _listen(settings) as listener:
         asyncio.run(_migrate(settings))
-        ensure_token(settings, Scope.USER, settings.user_name)
-        ensure_token(settings, Scope.EDGE, settings.edge_name)
+        ensure_token(settings, TokenKind.USER, settings.user_name)
+        ensure_token(settings, TokenKind.EDGE, settings.edge_name)
         bell = Bell()
         config = uvicorn.Config(
             build_app(settings, bell=bell),
             log_config=None,
             access_log=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies or None,
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
             timeout_graceful_shutdown=settings.grace_seconds,
         )
         host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if settings.tls_certificate is None else "https"
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         _Server(config, bell, url, settings.url_file).run(sockets=[listener])
 
 
-def create_token(settings: DispatcherSettings, scope: str, name: str) -> str:
-    """Make a token for a user or an edge; it is shown once and kept as a digest only.
+def create_token(settings: DispatcherSettings, scope: str, name: str, *, days: float | None = None) -> str:
+    """Make a token for a user, an edge or an administrator; it is shown once and kept as a digest only.
 
-    Works beside a running dispatcher.
+    Works beside a running dispatcher. The token ends after so many days, if they are given.
 
     Raises:
-        InvalidValue: the scope is none of ``user`` and ``edge``, or the name is none.
+        InvalidValue: the scope is none of ``user``, ``edge`` and ``admin``, or the name is none.
     """
-    if scope not in list(Scope):
-        raise InvalidValue("scope", f"{scope!r} is none of {', '.join(Scope)}")
+    if scope not in list(TokenKind):
+        raise InvalidValue("scope", f"{scope!r} is none of {', '.join(TokenKind)}")
     require_name("name", name)
     _make_folder(settings.state)
-    return asyncio.run(_create_token(settings, Scope(scope), name))
+    return asyncio.run(_create_token(settings, TokenKind(scope), name, days))
 
 
 def ensure_token(settings: DispatcherSettings, scope: str, name: str) -> Path:
@@ -74,12 +82,45 @@ def ensure_token(settings: DispatcherSettings, scope: str, name: str) -> Path:
     Raises:
         InvalidValue: the scope is none of ``user`` and ``edge``, or the name is none.
     """
-    path = settings.edge_token_file(name) if scope == Scope.EDGE else settings.user_token_file
+    path = settings.edge_token_file(name) if scope == TokenKind.EDGE else settings.user_token_file
     if not path.exists():
         token = create_token(settings, scope, name)
         _make_folder(path.parent)
         _write_private(path, token + "\n")
     return path
+
+
+def back_up(settings: DispatcherSettings, path: Path) -> BackupFile:
+    """Write the whole database, as of now, to a file. Works beside running dispatchers.
+
+    Raises:
+        Conflict: the file is there already.
+        Unavailable: the database or the file cannot be used.
+    """
+    if settings.database is None and not settings.database_file.exists():
+        raise Unavailable(f"there is no {settings.database_file}: nothing to back up")
+
+    async def write(database: Database) -> BackupFile:
+        return await write_backup(database, path)
+
+    return asyncio.run(_over(settings, write))
+
+
+def restore(settings: DispatcherSettings, path: Path) -> BackupFile:
+    """Fill the empty database from a backup.
+
+    Raises:
+        Conflict: the database is not empty.
+        CorruptData: the file is no backup, or is damaged.
+        Unavailable: the database or the file cannot be used, or a dispatcher runs over the state folder.
+    """
+
+    async def fill(database: Database) -> BackupFile:
+        return await restore_backup(database, path)
+
+    _make_folder(settings.state)
+    with _only_one(settings.state):
+        return asyncio.run(_over(settings, fill))
 
 
 class _Server(uvicorn.Server):
@@ -104,20 +145,30 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def _create_token(settings: DispatcherSettings, scope: Scope, name: str) -> str:
-    database = Database(settings.database)
+async def _create_token(settings: DispatcherSettings, kind: TokenKind, name: str, days: float | None) -> str:
+    database = open_database(settings)
     try:
         await database.migrate()
-        return await issue_token(Store(database).writing(), scope=scope, name=name, now=SteadyClock()())
+        now = SteadyClock()()
+        expires = None if days is None else now + days * 86_400.0
+        return await issue_token(Store(database).writing(), kind=kind, name=name, now=now, expires=expires)
     finally:
         await database.close()
 
 
 async def _migrate(settings: DispatcherSettings) -> None:
     """Bring the database up to date before the server starts, so that a broken one is told in one line."""
-    database = Database(settings.database)
+    database = open_database(settings)
     try:
         await database.migrate()
+    finally:
+        await database.close()
+
+
+async def _over(settings: DispatcherSettings, act: Callable[[Database], Awaitable[BackupFile]]) -> BackupFile:
+    database = open_database(settings)
+    try:
+        return await act(database)
     finally:
         await database.close()
 

@@ -80,6 +80,16 @@ class Unavailable(HpcPandaError):
     code = "unavailable"
 
 
+class TooManyRequests(Unavailable):
+    """The caller asks more often than the service allows; trying again later is right."""
+
+    code = "too-many-requests"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class CorruptData(HpcPandaError):
     """Stored data fails its checksum or breaks its format."""
 

@@ -6,21 +6,32 @@ again after a lost answer; the second time changes nothing and is answered alike
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.ledger import FailedEvent
+from hpcpanda.domain.requirements import require_tags
 from hpcpanda.domain.room import Room
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import TaskSpec
 from hpcpanda.domain.validation import MAX_EVENTS, require_between, require_name
+from hpcpanda.domain.why import Why
 
 _STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
 
 MAX_UPDATES = 10_000
 """Most updates of one kind in a sync."""
+MAX_REASONS = 1000
+"""Most tasks of which an edge says why they are where they are."""
+MAX_CODE = 64
+MAX_SENTENCE = 4000
+MAX_NUMBERS = 32
+"""Bounds of one reason."""
+MAX_TRANSFERS = 100
+"""Most copies told of in one sync."""
 MAX_WITHOUT = 1000
 """Most tasks that a request for work can leave out."""
 
@@ -131,6 +142,18 @@ class LeaseInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeReason:
+    """Why a task is where it is at one edge."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    edge: str
+    why: Why
+    ago_s: float
+    """Seconds since the edge said so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """Why a task is where it is, in sentences and as data."""
 
@@ -140,6 +163,12 @@ class Explanation:
     state: TaskState
     reasons: tuple[str, ...]
     leases: tuple[LeaseInfo, ...] = ()
+    edges: tuple[EdgeReason, ...] = ()
+    """What the edges that have some of it say, as last reported."""
+    brokerage: tuple[EdgeReason, ...] = ()
+    """Why each site may have some of it now or may not, and why it was last given or refused some."""
+    order: Why | None = None
+    """Its place in the order of all that wait, with its points by component; None when nothing of it is ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,12 +185,19 @@ class EdgeRegistration:
     held: tuple[tuple[int, int], ...] | None = None
     """``(task_id, epoch)`` of all leases that the edge knows of, said at its start: any other was granted
     in an answer that never arrived, and its events become ready again. None says nothing."""
+    architecture: str | None = None
+    """Processor architecture of the site's nodes, as its site file says."""
+    tags: tuple[str, ...] = ()
+    """What tasks may ask for by name, as its site file says."""
 
     def __post_init__(self) -> None:
         require_name("instance", self.instance)
         if self.held is not None and len(self.held) > MAX_UPDATES:
             raise InvalidValue("held", f"more than {MAX_UPDATES} leases; leave it out")
         require_between("cores", self.cores, 1, 10**9)
+        if self.architecture is not None:
+            require_name("architecture", self.architecture)
+        require_tags("tags", self.tags)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +327,63 @@ class TaskActivity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReason:
+    """Why a task is where it is, at the edge that says so."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    task_id: int
+    why: Why
+
+    def __post_init__(self) -> None:
+        if len(self.why.code) > MAX_CODE or len(self.why.sentence) > MAX_SENTENCE:
+            raise InvalidValue(
+                "why", f"code of more than {MAX_CODE} or sentence of more than {MAX_SENTENCE} characters"
+            )
+        if not all(map(math.isfinite, self.why.numbers.values())):
+            raise InvalidValue("why.numbers", "not all are finite; leave those out")
+        if len(self.why.numbers) > MAX_NUMBERS or any(len(name) > MAX_CODE for name in self.why.numbers):
+            raise InvalidValue(
+                "why.numbers", f"more than {MAX_NUMBERS}, or a name of more than {MAX_CODE} characters"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """Data that a site has copied to itself."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    source: str
+    """Site or store that it came from."""
+    size: int
+    """Bytes."""
+    seconds: float
+
+    def __post_init__(self) -> None:
+        require_name("source", self.source)
+        require_between("size", self.size, 1, MAX_EVENTS)
+        require_between("seconds", self.seconds, 1e-6, 1e7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteReport:
+    """What an edge has seen of its site since it last said so; brokerage learns from it."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    queue_wait_s: float | None = None
+    """How long an allocation asked for now is expected to wait; None says nothing."""
+    transfers: tuple[Transfer, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.queue_wait_s is not None:
+            require_between("site.queue_wait_s", self.queue_wait_s, 0.0, 1e8)
+        if len(self.transfers) > MAX_TRANSFERS:
+            raise InvalidValue("site.transfers", f"more than {MAX_TRANSFERS}; leave out the smallest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRequest:
     """Everything an edge has to say since the last time, in one message; also its heartbeat."""
 
@@ -306,8 +399,14 @@ class SyncRequest:
     activity: tuple[TaskActivity, ...] = ()
     tasks: tuple[int, ...] = ()
     """Tasks whose state the edge wants to know, beyond those named above."""
+    reasons: tuple[TaskReason, ...] | None = None
+    """Why its tasks are where they are, in the place of what it said before; None leaves that as it is."""
+    site: SiteReport | None = None
+    """What brokerage should know of the site; None says nothing."""
 
     def __post_init__(self) -> None:
+        if self.reasons is not None and len(self.reasons) > MAX_REASONS:
+            raise InvalidValue("reasons", f"more than {MAX_REASONS}; leave out those that matter least")
         for name in ("renew", "commits", "returns", "outputs", "faults", "activity", "tasks"):
             if len(getattr(self, name)) > MAX_UPDATES:
                 raise InvalidValue(name, f"more than {MAX_UPDATES} in one sync; send several")

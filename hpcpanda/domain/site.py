@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from hpcpanda.domain.errors import InvalidValue
+from hpcpanda.domain.requirements import require_tags
 from hpcpanda.domain.validation import require_between, require_name, require_nonempty
 
 _STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -187,6 +188,9 @@ class LimitSettings:
     """Allocations queued or running at a time."""
     nodes: int | None = None
     """Nodes of all allocations together; all of the site's when not said."""
+    queued: int | None = None
+    """Requests that may wait in the queue at a time without fitting into a backfill window. When not said: one, and as
+    many as ``allocations`` where the batch system tells nothing of windows."""
     open_segment_mb: int = 1024
     """Segment files are rolled at this size, MiB."""
     staging_streams: int = 2
@@ -198,6 +202,8 @@ class LimitSettings:
         require_between("limits.allocations", self.allocations, 1, 10_000)
         if self.nodes is not None:
             require_between("limits.nodes", self.nodes, 1, 1_000_000)
+        if self.queued is not None:
+            require_between("limits.queued", self.queued, 1, self.allocations)
         require_between("limits.open_segment_mb", self.open_segment_mb, 1, 1_000_000)
         require_between("limits.staging_streams", self.staging_streams, 1, 64)
         require_between("limits.staging_reserve_mb", self.staging_reserve_mb, 0, 1_000_000_000)
@@ -258,6 +264,9 @@ class QueueLimits:
     """Longest wall time of a job, seconds."""
     max_jobs: int | None = None
     """Jobs that one user or project may have queued and running together."""
+    preemptible: bool = False
+    """The centre ends jobs of this queue, after ``allocation.grace_s``, when it needs their nodes: requests then need not
+    fit into backfill windows."""
 
     def __post_init__(self) -> None:
         require_between("queue.min_nodes", self.min_nodes, 1, 1_000_000)
@@ -287,9 +296,16 @@ class Site:
     queue: QueueLimits = field(default_factory=QueueLimits)
     containers: ContainerSettings | None = None
     """Without it no command can be run in a container."""
+    architecture: str | None = None
+    """Processor architecture of the nodes, such as ``x86_64``; tasks that ask for one come only where it is said."""
+    tags: tuple[str, ...] = ()
+    """What tasks may ask for by name: software, licences, features; ``data:<policy>`` for policies of data it keeps."""
 
     def __post_init__(self) -> None:
         require_name("name", self.name)
+        if self.architecture is not None:
+            require_name("architecture", self.architecture)
+        require_tags("tags", self.tags)
         if not self.spool.startswith("/"):
             raise InvalidValue("spool", f"{self.spool!r} is not an absolute path")
         self._require_within_queue()
@@ -320,11 +336,6 @@ class Site:
         if self.node_limit < queue.min_nodes:
             raise InvalidValue(
                 "limits.nodes", f"{self.node_limit} is less than queue.min_nodes, {queue.min_nodes}"
-            )
-        if queue.max_nodes is not None and self.node_limit > queue.max_nodes:
-            raise InvalidValue(
-                "limits.nodes",
-                f"{self.node_limit}, which one allocation may ask for, is more than queue.max_nodes, {queue.max_nodes}",
             )
 
     @property

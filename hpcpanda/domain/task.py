@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
 from typing import ClassVar, Literal
 
 from hpcpanda.domain.errors import InvalidValue
+from hpcpanda.domain.requirements import Requirements
 from hpcpanda.domain.validation import (
     MAX_EVENTS,
     require_between,
@@ -369,6 +371,12 @@ class TaskSpec:
     """Task seed; with the event number it decides all randomness."""
     priority: int = 0
     """Higher is served first, -1000..1000."""
+    group: str | None = None
+    """Group for which it is done; decides from whose share it is served."""
+    deadline: datetime | None = None
+    """When it should be finished, with a time zone; the nearer, the sooner it is served."""
+    requirements: Requirements = field(default_factory=Requirements)
+    """What a site must offer to be given any of it."""
     resources: Resources = field(default_factory=Resources)
     ranges: RangePolicy = field(default_factory=RangePolicy)
     loss: LossPolicy = field(default_factory=LossPolicy)
@@ -386,6 +394,7 @@ class TaskSpec:
             raise InvalidValue("inputs.files", f"more than {MAX_EVENTS} entries in all")
         require_between("seed", self.seed, 0, 2**63 - 1)
         require_between("priority", self.priority, -1000, 1000)
+        self._require_placeable()
         if self.output.format is OutputFormat.HDF5 and not isinstance(self.payload, CallablePayload):
             raise InvalidValue(
                 "output.format", "hdf5 needs a callable payload that returns arrays; use concat or zip"
@@ -408,6 +417,14 @@ class TaskSpec:
                 raise InvalidValue("container", "is for commands; a callable runs in the workers' Python")
             if not self.container or self.container.startswith("-") or "\0" in self.container:
                 raise InvalidValue("container", f"{self.container!r} does not name an image")
+
+    def _require_placeable(self) -> None:
+        if self.group is not None:
+            require_name("group", self.group)
+        if self.deadline is not None and self.deadline.utcoffset() is None:
+            raise InvalidValue(
+                "deadline", f"{self.deadline} is without a time zone; end it with 'Z' or '+01:00'"
+            )
 
     def _require_stageable(self) -> None:
         if self.staging.inputs == "in-place":

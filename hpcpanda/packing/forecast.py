@@ -41,6 +41,14 @@ class Forecast:
         """The expected wait of a shape; None when nothing is known of it."""
         return next((w for w in self.queue_waits if nodes <= w.nodes and seconds <= w.seconds), None)
 
+    def startup_within(self, useful_s: float) -> float:
+        """The start-up to be counted with in an allocation that could work for so long.
+
+        Never more than half of it: one bad measurement must not keep everything from running for ever, for then nothing
+        better would be learnt.
+        """
+        return min(self.startup_s, useful_s / 2)
+
     def survival(self, nodes: int, seconds: float) -> float:
         """Probability that none of so many nodes is preempted for so long."""
         return math.exp(-self.preemptions_per_node_hour * nodes * seconds / 3600.0)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Literal
 
 from hpcpanda.domain.room import Room
+from hpcpanda.domain.why import Why
 from hpcpanda.planning.situation import PackKind
 
 
@@ -84,6 +85,8 @@ class NewAllocation:
     packs: tuple[PackPlan, ...]
     why: str = ""
     """The reason for its shape, for people."""
+    because: Why | None = None
+    """The same as data."""
     in_window: bool = False
     """It is to fill a backfill window; otherwise it may wait in the queue."""
 
@@ -112,7 +115,15 @@ class GiveBack:
     task_id: int
 
 
-Action = FeedPack | AddPack | NewAllocation | EndPart | FreeNodes | GiveBack
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelAllocation:
+    """Take back an allocation that waits in the queue for nothing."""
+
+    allocation_id: str
+    because: Why
+
+
+Action = FeedPack | AddPack | NewAllocation | EndPart | FreeNodes | GiveBack | CancelAllocation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,3 +148,7 @@ class Plan:
     actions: tuple[Action, ...]
     wants: tuple[Want, ...]
     reasons: dict[int, Reason] = field(default_factory=dict)
+    numbers: dict[int, dict[str, float]] = field(default_factory=dict)
+    """What the reason of a task rests on, by name; only of tasks that something can be said of."""
+    refusals: tuple[Why, ...] = ()
+    """Why no more allocations, or none, were asked for; empty while all work at hand has a place."""

@@ -31,67 +31,83 @@ class Pool:
         return self.task.job
 
 
+class Needs:
+    """What a job takes of packs; worked out once for a job and a number of nodes, for a plan looks at many packs."""
+
+    def __init__(self, site: Site) -> None:
+        node = site.nodes
+        self.node = (node.cores, node.memory_mb, node.gpus)
+        self._known: dict[tuple[int, int], tuple[JobRequest, int, tuple[float, float, float]]] = {}
+
+    def of(self, job: JobRequest, nodes: int) -> tuple[int, tuple[float, float, float]]:
+        """Jobs that run at the same time in an empty pack of so many nodes, and cores, memory and GPUs that one keeps
+        busy.
+
+        The jobs are at least one, since clones may follow each other. Of what is scarcest a job keeps its share, with
+        what no other of its kind can use beside it.
+        """
+        key = (id(job), nodes)
+        known = self._known.get(key)
+        if known is None:
+            asked = (job.cores, job.memory_mb, job.gpus)
+            on_node = min(there // need for need, there in zip(asked, self.node, strict=True) if need)
+            slots = max(1, on_node * nodes // job.clones)
+            cores, memory, gpus = (
+                nodes * there / slots if need and there // need == on_node else float(need * job.clones)
+                for need, there in zip(asked, self.node, strict=True)
+            )
+            known = self._known[key] = (job, slots, (cores, memory, gpus))
+        return known[1:]
+
+
 class Load:
     """Cores, memory and GPUs that jobs have of a pack, now and for how long."""
 
-    def __init__(self, site: Site, nodes: int) -> None:
-        node = site.nodes
-        self._node = (node.cores, node.memory_mb, node.gpus)
+    __slots__ = ("_held", "_needs", "_nodes", "_used", "_work", "cores", "seconds")
+
+    def __init__(self, needs: Needs, nodes: int) -> None:
+        self._needs = needs
         self._nodes = nodes
-        self._used = [0.0, 0.0, 0.0]
-        self._work = [0.0, 0.0, 0.0]
-
-    @property
-    def cores(self) -> float:
+        self._held: dict[int, int] = {}
+        self._used = (0.0, 0.0, 0.0)
+        self._work = (0.0, 0.0, 0.0)
+        self.cores = 0.0
         """Cores that jobs hold or wait for."""
-        return self._used[0]
-
-    @property
-    def seconds(self) -> float:
+        self.seconds = 0.0
         """How long the jobs keep all cores busy."""
-        return self._work[0] / (self._nodes * self._node[0])
 
     def add(self, job: JobRequest, count: int, seconds: float) -> None:
         """Count jobs that the pack has, each expected to run for so long."""
-        for i, need in enumerate(self._needs(job)):
-            self._used[i] += count * need
-            self._work[i] += count * need * seconds
+        _, (cores, memory, gpus) = self._needs.of(job, self._nodes)
+        used, work, runs = self._used, self._work, count * job.clones
+        self._used = (used[0] + runs * job.cores, used[1] + runs * job.memory_mb, used[2] + runs * job.gpus)
+        self._held[id(job)] = self._held.get(id(job), 0) + count
+        count_s = count * seconds
+        self._work = (work[0] + count_s * cores, work[1] + count_s * memory, work[2] + count_s * gpus)
+        self.cores = self._used[0]
+        self.seconds = self._work[0] / (self._nodes * self._needs.node[0])
 
     def at_least(self, cores: float) -> None:
         """The pack says that jobs have so many cores."""
-        self._used[0] = max(self._used[0], cores)
-
-    def slots(self, job: JobRequest) -> int:
-        """Jobs that run at the same time in the empty pack; at least one, since clones may follow each other."""
-        return max(1, self._on_node(job) * self._nodes // job.clones)
+        self._used = (max(self._used[0], cores), *self._used[1:])
+        self.cores = self._used[0]
 
     def room_for(self, job: JobRequest, seconds: float, within: float) -> int:
         """Jobs that can be started within so many seconds besides those that the pack has."""
         if within < 0:
             return 0
-        needs = self._needs(job)
-        totals = [self._nodes * there for there in self._node]
-        now = min(int((totals[i] - self._used[i]) / need + _SLACK) for i, need in enumerate(needs) if need)
-        wait = max(self._work[i] / totals[i] for i, need in enumerate(needs) if need)
-        slots = self.slots(job)
+        slots, needs = self._needs.of(job, self._nodes)
+        now, wait = slots - self._held.get(id(job), 0), 0.0
+        asked = (job.cores, job.memory_mb, job.gpus)
+        for ask, need, there, used, work in zip(
+            asked, needs, self._needs.node, self._used, self._work, strict=True
+        ):
+            if need:
+                total = self._nodes * there
+                now = min(now, int((total - used) / (ask * job.clones) + _SLACK))
+                wait = max(wait, work / total)
         later = slots * (math.floor((within - wait) / seconds + _SLACK) + 1) if wait <= within else 0
-        return max(0, min(now, slots), later)
-
-    def _on_node(self, job: JobRequest) -> int:
-        """Runs of it that a node has room for at the same time."""
-        return min(there // need for need, there in zip(_asked(job), self._node, strict=True) if need)
-
-    def _needs(self, job: JobRequest) -> list[float]:
-        """What a job takes of the pack; of what is scarcest its share, with what nobody can use beside it."""
-        most, slots = self._on_node(job), self.slots(job)
-        return [
-            self._nodes * there / slots if need and there // need == most else float(need * job.clones)
-            for need, there in zip(_asked(job), self._node, strict=True)
-        ]
-
-
-def _asked(job: JobRequest) -> tuple[int, int, int]:
-    return job.cores, job.memory_mb, job.gpus
+        return max(0, now, later)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,6 +121,8 @@ class Target:
     allocation_id: str | None = None
     view: PackView | None = None
     """None for a planned one."""
+    seen: PartView | None = None
+    """The stream that it had when the round began."""
     over: frozenset[int] = frozenset()
     """Tasks that it is done with, or was told to be."""
     running: bool = False
@@ -131,6 +149,8 @@ class Target:
         """The stream as it is seen; None when there is none or it is planned."""
         if self.view is None or self.stream is None:
             return None
+        if self.seen is not None and self.seen.task_id == self.stream:
+            return self.seen
         return self.view.part(self.stream)
 
     @property

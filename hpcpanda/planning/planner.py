@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import Final
 
-from hpcpanda.packing.requests import LooseWork, WorkAtHand
+from hpcpanda.packing.requests import LooseWork, RefusalReason, WorkAtHand
 from hpcpanda.packing.rigid import RigidJob
 from hpcpanda.planning import mpi_jobs
 from hpcpanda.planning.actions import (
@@ -27,11 +27,13 @@ from hpcpanda.planning.actions import (
     Reason,
     Share,
 )
+from hpcpanda.planning.numbers import numbers
 from hpcpanda.planning.packs import Ground, Pool, Target
-from hpcpanda.planning.requests import shapes
-from hpcpanda.planning.sharing import UNKNOWN_EVENT_SECONDS, Sharing, event_nodes, whole
+from hpcpanda.planning.pointless import pointless
+from hpcpanda.planning.requests import Asked, ask, startup_s
+from hpcpanda.planning.sharing import UNKNOWN_EVENT_SECONDS, Sharing, event_nodes, job_seconds, whole
 from hpcpanda.planning.situation import Situation
-from hpcpanda.planning.tasks import Tasks, largest_job
+from hpcpanda.planning.tasks import Tasks, urgent
 from hpcpanda.planning.wants import REFILL_BELOW, wants
 
 SHORTEST_USE_S: Final = 3.0
@@ -50,7 +52,7 @@ class _Round:
         self._s = situation
         self._site = situation.site
         self._tasks = {t.task_id: t for t in situation.tasks}
-        self._sharing = Sharing(self._site, self._tasks)
+        self._sharing = Sharing(self._site, self._tasks, startup_s=startup_s(situation))
         usable = [a for a in situation.allocations if a.accepts and a.seconds_left > SHORTEST_USE_S]
         self._targets = [
             self._sharing.target(a, p) for a in usable for p in a.packs if p.kind == "work" and not p.draining
@@ -63,6 +65,7 @@ class _Round:
         ]
         self._freed: tuple[FreeNodes, ...] = ()
         self._waits: set[int] = set()
+        self._asked = Asked()
 
     def plan(self) -> Plan:
         """Choose actions, then what to ask for."""
@@ -79,7 +82,13 @@ class _Round:
             self._feed_late()
         actions = tuple(self._actions())
         asked = tuple(wants(self._s, self._sharing, self._targets, self._grounds, actions, self._waits))
-        return Plan(actions=actions, wants=asked, reasons=self._todo.reasons)
+        return Plan(
+            actions=actions,
+            wants=asked,
+            reasons=self._todo.reasons,
+            numbers=numbers(self._s, self._todo),
+            refusals=self._asked.refusals,
+        )
 
     # ---- packs that there are ----
 
@@ -124,26 +133,41 @@ class _Round:
     def _new_grounds(self) -> list[Ground]:
         """New allocations that could be asked for, for what is left."""
         work = WorkAtHand(loose=tuple(self._loose()), rigid=tuple(self._rigid()))
-        return [
-            Ground(free=shape.nodes, seconds=shape.useful_s(self._site), shape=shape)
-            for shape in shapes(self._s, work)
-        ]
+        if work.loose or work.rigid:
+            self._asked = ask(self._s, work)
+        return [Ground(free=shape.nodes, seconds=shape.useful_s, shape=shape) for shape in self._asked.shapes]
 
     def _loose(self) -> Iterator[LooseWork]:
-        for pool in self._todo.fresh(self._todo.jobs):
-            seconds = pool.job.walltime_s
-            nodes = self._sharing.job_nodes(pool, largest_job(self._site).seconds)
-            yield LooseWork(nodes=whole(nodes), seconds=seconds)
+        site, longest = self._site, self._todo.largest.seconds
+        jobs = self._todo.fresh(self._todo.jobs)
+        for pool, nodes in zip(jobs, self._sharing.job_nodes(jobs, longest), strict=True):
+            expected = job_seconds(pool.task, pool.job, site)
+            yield LooseWork(
+                nodes=whole(nodes),
+                seconds=pool.job.walltime_s,
+                node_seconds=pool.left * expected * pool.job.cores / site.nodes.cores,
+                urgent=urgent(self._s, pool.task),
+            )
         for pool in self._todo.fresh(self._todo.events):
-            seconds = min(pool.task.event_seconds or UNKNOWN_EVENT_SECONDS, largest_job(self._site).seconds)
-            yield LooseWork(nodes=whole(event_nodes(pool.task, pool.left, self._site)), seconds=seconds)
+            cost = pool.task.event_seconds or UNKNOWN_EVENT_SECONDS
+            yield LooseWork(
+                nodes=whole(event_nodes(pool.task, pool.left, site)),
+                seconds=min(cost, longest),
+                node_seconds=pool.left * cost / site.nodes.cores,
+                urgent=urgent(self._s, pool.task),
+            )
         for _ in self._todo.merges:
             yield LooseWork(nodes=1)
 
     def _rigid(self) -> Iterator[RigidJob]:
         for pool in self._todo.fresh(self._todo.mpi):
-            for _ in range(min(pool.left, self._site.node_limit // pool.job.nodes)):
-                yield RigidJob(nodes=pool.job.nodes, seconds=pool.job.walltime_s)
+            nodes = pool.job.nodes
+            yield RigidJob(
+                nodes=nodes,
+                seconds=pool.job.walltime_s,
+                count=max(1, min(pool.left, self._site.node_limit // nodes)),
+                urgent=urgent(self._s, pool.task),
+            )
 
     def _free(self, freed: tuple[FreeNodes, ...]) -> None:
         """Packs that are to end get no further jobs, and nothing more when their jobs have ended."""
@@ -216,6 +240,9 @@ class _Round:
         for ground in self._grounds:
             yield from self._starting(ground)
         yield from self._freed
+        if not self._s.draining:
+            fed = {t.allocation_id for t in self._targets if t.shares and t.allocation_id is not None}
+            yield from pointless(self._s, fed)
         for pool in self._todo.pools:
             self._conclude(pool)
         for task in self._todo.merges:
@@ -245,11 +272,13 @@ class _Round:
                 yield AddPack(allocation_id=ground.allocation_id, pack=pack)
         elif packs and ground.shape is not None:
             nodes = max(ground.used, ground.shape.fewest_nodes)
+            because = ground.shape.because
             yield NewAllocation(
                 nodes=nodes,
                 walltime_s=ground.shape.walltime_s,
                 packs=packs,
-                why=f"{nodes} node{'s' * (nodes != 1)} for {ground.shape.walltime_s:.0f} s; {ground.shape.why}",
+                why=f"{nodes} node{'s' * (nodes != 1)} for {ground.shape.walltime_s:.0f} s; {because.sentence}",
+                because=because,
                 in_window=ground.shape.in_window,
             )
 
@@ -277,6 +306,8 @@ class _Round:
             return Reason.SUBMISSION_FAILING
         if slots <= 0:
             return Reason.ALLOCATION_LIMIT
+        if self._s.windows is None and self._asked.refused(RefusalReason.ALREADY_QUEUED):
+            return Reason.NO_WINDOW
         if self._s.windows is None or self._site.node_limit - taken < max(nodes, self._site.queue.min_nodes):
             return Reason.NODE_LIMIT
         return Reason.NO_WINDOW

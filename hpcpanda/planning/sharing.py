@@ -8,8 +8,9 @@ from typing import Final
 
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.task import JobRequest
-from hpcpanda.planning.packs import Ground, Load, Pool, Target
+from hpcpanda.planning.packs import Ground, Load, Needs, Pool, Target
 from hpcpanda.planning.situation import AllocationView, PackView, TaskView
+from hpcpanda.planning.sizing import nodes_together
 
 UNKNOWN_EVENT_SECONDS: Final = 1.0
 """Taken for the cost of an event of which nothing is known."""
@@ -22,7 +23,12 @@ _SLACK: Final = 1e-9
 
 
 def job_seconds(task: TaskView, job: JobRequest, site: Site) -> float:
-    """How long a job of a task is expected to run: what is known of its cost, else its time limit."""
+    """How long a job of a task is expected to run: as predicted, by what is known of its cost, or its time limit.
+
+    That decides how many are planned for a pack; whether one fits is decided by its time limit.
+    """
+    if task.job_seconds is not None:
+        return min(job.walltime_s, max(task.job_seconds, _SHORTEST_JOB_S))
     if task.event_seconds is None:
         return job.walltime_s
     cores = job.cores if job.nodes == 1 else job.nodes * site.nodes.cores
@@ -45,31 +51,36 @@ def whole(nodes: float) -> int:
 class Sharing:
     """Gives work to packs: jobs where they can be started in time, events beside them."""
 
-    def __init__(self, site: Site, tasks: dict[int, TaskView]) -> None:
+    def __init__(self, site: Site, tasks: dict[int, TaskView], *, startup_s: float = 0.0) -> None:
         self._site = site
         self._tasks = tasks
+        self._startup_s = startup_s
+        self._needs = Needs(site)
 
     def target(self, allocation: AllocationView, pack: PackView) -> Target:
         """A pack that there is."""
-        load = Load(self._site, pack.nodes)
+        load = Load(self._needs, pack.nodes)
+        over, stream = pack.past, None
         for part in pack.parts:
-            task = self._tasks.get(part.task_id)
-            if part.of_jobs and task is not None and task.job is not None:
-                load.add(task.job, part.held, job_seconds(task, task.job, self._site))
-        load.at_least(pack.job_cores or 0)
-        streams: list[int | None] = [
-            p.task_id for p in pack.parts if not p.of_jobs and p.task_id not in pack.past
-        ]
-        *making_place, stream = streams or [None]
+            if part.of_jobs:
+                task = self._tasks.get(part.task_id)
+                if task is not None and task.job is not None:
+                    load.add(task.job, part.held, job_seconds(task, task.job, self._site))
+            elif part.task_id not in pack.past:
+                over = over if stream is None else over | {stream.task_id}
+                stream = part
+        if pack.job_cores:
+            load.at_least(pack.job_cores)
         return Target(
             nodes=pack.nodes,
-            seconds=allocation.seconds_left,
+            seconds=allocation.seconds_left - (0.0 if allocation.running else self._startup_s),
             load=load,
             allocation_id=allocation.allocation_id,
             view=pack,
-            over=pack.past.union(t for t in making_place if t is not None),
+            over=over,
             running=allocation.running,
-            stream=stream,
+            stream=stream.task_id if stream is not None else None,
+            seen=stream,
         )
 
     def new_pack(self, ground: Ground, jobs: Sequence[Pool], events: Sequence[Pool]) -> bool:
@@ -78,10 +89,10 @@ class Sharing:
         stream = next((p for p in events if p.left), None)
         if not ground.free or not (fitting or stream):
             return False
-        wanted = sum(self.job_nodes(p, ground.seconds) for p in fitting)
+        wanted = sum(self.job_nodes(fitting, ground.seconds))
         wanted += event_nodes(stream.task, stream.left, self._site) if stream else 0.0
         nodes = min(ground.free, whole(wanted))
-        target = Target(nodes=nodes, seconds=ground.seconds, load=Load(self._site, nodes))
+        target = Target(nodes=nodes, seconds=ground.seconds, load=Load(self._needs, nodes))
         for pool in fitting:
             self.jobs(pool, [target], self._site.allocation.lookahead_s)
         if stream is not None:
@@ -91,11 +102,21 @@ class Sharing:
         ground.free -= nodes
         return True
 
-    def job_nodes(self, pool: Pool, seconds: float) -> float:
-        """Nodes on which all jobs of a pool can be started within the look-ahead."""
+    def job_nodes(self, pools: Sequence[Pool], seconds: float) -> list[float]:
+        """Nodes for each pool on which its jobs can be started within the look-ahead.
+
+        Together they are fewer than alone where what one kind leaves of a node is enough for another.
+        """
+        alone = [self._nodes_alone(pool, seconds) for pool in pools]
+        if len(pools) < 2 or sum(alone) <= 1:
+            return alone
+        together = nodes_together(pools, self._site, lambda p: job_seconds(p.task, p.job, self._site))
+        return [nodes * min(1.0, together / sum(alone)) for nodes in alone]
+
+    def _nodes_alone(self, pool: Pool, seconds: float) -> float:
         job = pool.job
         within = min(self._site.allocation.lookahead_s, seconds - job.walltime_s)
-        node = Load(self._site, 1)
+        node = Load(self._needs, 1)
         expected = job_seconds(pool.task, job, self._site)
         return pool.left / max(1, node.room_for(job, expected, max(0.0, within)))
 
@@ -129,7 +150,11 @@ class Sharing:
     def _events_for(self, pool: Pool, target: Target) -> int:
         if not pool.task.event_seconds:
             return pool.left
-        missing = _AHEAD * self._site.allocation.lookahead_s - self.event_backlog(pool.task, target)
+        lookahead = self._site.allocation.lookahead_s
+        backlog = self.event_backlog(pool.task, target)
+        if backlog >= lookahead:  # enough: many small messages help nobody
+            return 0
+        missing = min(_AHEAD * lookahead, target.seconds) - backlog
         events = missing * self.stream_cores(target) / pool.task.event_seconds
         return min(pool.left, math.ceil(events)) if events > 0 else 0
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import JobRequest
+from hpcpanda.packing.forecast import Forecast
 from hpcpanda.packing.windows import BackfillWindow
 
 PackKind = Literal["work", "mpi-job", "merge"]
@@ -27,6 +28,11 @@ class TaskView:
     """Inputs of further events, or jobs, that are here are not in place yet."""
     event_seconds: float | None = None
     """Core-seconds of an event or job, as measured or said."""
+    job_seconds: float | None = None
+    """Predicted walltime of a job at the stated risk: how many are planned for a pack. Whether one may start there is
+    decided by its time limit alone."""
+    deadline: float | None = None
+    """To be finished by, on the clock of ``Situation.now``; None for none."""
     not_before: float = 0.0
     priority: int = 0
     mergeable: bool = False
@@ -89,6 +95,10 @@ class AllocationView:
     """It was asked for to fill a backfill window."""
     seconds_left: float
     """Until it stops working; the whole of it while it is queued."""
+    asked: float | None = None
+    """When it was asked for, on the clock of ``Situation.now``; None when that is not known."""
+    since: float | None = None
+    """When its run began; None while it is queued, or when that is not known."""
     lost_nodes: int = 0
     """Nodes that cannot be used any more; they count against the limits all the same."""
 
@@ -113,6 +123,12 @@ class Situation:
     allocations: tuple[AllocationView, ...] = ()
     windows: tuple[BackfillWindow, ...] | None = None
     """Nodes free now, as the batch system tells; None when nothing is known."""
+    windows_seen: float | None = None
+    """When the batch system told of the windows; None when that is not known."""
+    windows_not_before: float = 0.0
+    """No window is asked for before: requests for windows did not start lately."""
+    forecast: Forecast = field(default_factory=Forecast)
+    """How allocations fare here, as learnt."""
     submit_not_before: float = 0.0
     """Nothing is submitted before: the batch system refused lately."""
     draining: bool = False

@@ -6,17 +6,29 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from hpcpanda.domain.room import Room
-from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import TaskState
 from hpcpanda.planning.actions import Reason
 from hpcpanda.planning.packs import Pool, Target
-from hpcpanda.planning.situation import Situation, TaskView
+from hpcpanda.planning.requests import startup_s
+from hpcpanda.planning.situation import PackView, Situation, TaskView
 
 
-def largest_job(site: Site) -> Room:
-    """What a new allocation has room for: one may have fewer nodes than all together."""
-    room = Room.of_site(site)
-    return replace(room, nodes=min(room.nodes, site.queue.max_nodes or room.nodes))
+def largest_job(s: Situation) -> Room:
+    """What a new allocation has room for: one may have fewer nodes than all together, and has to start up first."""
+    room = Room.of_site(s.site)
+    nodes = min(room.nodes, s.site.queue.max_nodes or room.nodes)
+    return replace(room, nodes=nodes, seconds=max(0.0, room.seconds - startup_s(s)))
+
+
+def urgent(s: Situation, task: TaskView) -> bool:
+    """Whether a task shall not wait for a window: it is of raised priority, or its deadline is no further away than
+    an allocation that has to wait in the queue."""
+    if task.priority > 0:
+        return True
+    if task.deadline is None:
+        return False
+    wait_s = max((w.p90_s for w in s.forecast.queue_waits), default=0.0)
+    return task.deadline - s.now <= wait_s + s.site.allocation.walltime_s
 
 
 class Tasks:
@@ -25,6 +37,8 @@ class Tasks:
     def __init__(self, s: Situation, targets: list[Target]) -> None:
         self._s = s
         self._targets = targets
+        self.largest = largest_job(s)
+        """Room for the largest job in a new allocation."""
         self.jobs: list[Pool] = []
         """On one node each."""
         self.mpi: list[Pool] = []
@@ -32,8 +46,21 @@ class Tasks:
         self.merges: list[TaskView] = []
         self.given_back: list[int] = []
         self.reasons: dict[int, Reason] = {}
+        self._packs: dict[int, list[PackView]] = {}
+        self._merging: set[int] = set()
+        for allocation in s.allocations:
+            for pack in allocation.packs:
+                self._note(pack)
         for task in sorted(s.tasks, key=lambda t: (-t.priority, t.task_id)):
             self._sort(task)
+
+    def _note(self, pack: PackView) -> None:
+        """Remember which tasks a pack has."""
+        for part in pack.parts:
+            if pack.kind == "merge":
+                self._merging.add(part.task_id)
+            else:
+                self._packs.setdefault(part.task_id, []).append(pack)
 
     @property
     def pools(self) -> Iterator[Pool]:
@@ -60,12 +87,9 @@ class Tasks:
                 self._sort_work(task)
 
     def _sort_merge(self, task: TaskView) -> None:
-        merging = any(
-            p.kind == "merge" and p.part(task.task_id) for a in self._s.allocations for p in a.packs
-        )
         if task.merged:
             self._refuse(task, Reason.MERGED)
-        elif merging:
+        elif task.task_id in self._merging:
             self._refuse(task, Reason.MERGING)
         elif not task.mergeable:
             self._refuse(task, Reason.WAITING_FOR_COMMITS)
@@ -77,7 +101,7 @@ class Tasks:
 
     def _sort_work(self, task: TaskView) -> None:
         hindrance = self._hindrance(task)
-        if task.job is not None and largest_job(self._s.site).refusal(task.job) is not None:
+        if task.job is not None and self.largest.refusal(task.job) is not None:
             hindrance = Reason.DOES_NOT_FIT
         at_work = hindrance is Reason.BACKING_OFF and self._has(task)
         if hindrance is not None and not at_work:
@@ -103,7 +127,7 @@ class Tasks:
         return Reason.BACKING_OFF if self._s.now < task.not_before else None
 
     def _reason_of(self, task: TaskView) -> Reason:
-        mine = [p for a in self._s.allocations for p in a.packs if p.kind != "merge" and p.part(task.task_id)]
+        mine = self._packs.get(task.task_id)
         if not mine:
             return Reason.STAGING if task.staging and not task.ready else Reason.NO_WORK
         return Reason.RUNNING if any(p.cores for p in mine) else Reason.STARTING

@@ -12,13 +12,15 @@ from hpcpanda.domain.states import TaskState
 from hpcpanda.packing.requests import LooseWork, WorkAtHand
 from hpcpanda.planning.actions import Action, GiveBack, NewAllocation, Want
 from hpcpanda.planning.packs import Ground, Target
-from hpcpanda.planning.requests import shapes
+from hpcpanda.planning.requests import ask
 from hpcpanda.planning.sharing import Sharing
 from hpcpanda.planning.situation import Situation
 
 REFILL_BELOW: Final = 0.8
 """More work is fetched for a pack whose backlog is below this share of the look-ahead."""
 _LEAST_S: Final = 0.001
+_ALIKE: Final = 2.0
+"""Packs of which none has more than so many times the time left of another are asked for together."""
 
 
 def wants(
@@ -35,11 +37,43 @@ def wants(
     useless = {a.task_id for a in actions if isinstance(a, GiveBack)}
     staging = {t.task_id for t in s.tasks if t.staging}
     asking = _Asking(s, sharing, tuple(sorted(useless | waits | staging)), mpi=not waits)
-    told = [t for t in targets if asking.tells(t)]
+    told = [asking.told(t) for t in targets if asking.tells(t)]
     yield from asking.jobs(told)
     yield from asking.refills(told)
     yield from asking.events(told)
     yield from asking.anything(grounds, [a for a in actions if isinstance(a, NewAllocation)])
+
+
+@dataclass(slots=True)
+class _Told:
+    """A pack that says how it is doing, and what of it is free."""
+
+    target: Target
+    cores: int
+    streams: int
+    """Cores that events are kept at hand for."""
+    horizon: float
+    """Seconds for which it is to have work in hand."""
+
+    @property
+    def missing(self) -> int:
+        """Cores for which it has no jobs within the horizon."""
+        target = self.target
+        if target.makes_place:
+            return 0
+        missing = self.cores - target.load.cores
+        if target.load.seconds < REFILL_BELOW * self.horizon:
+            missing = max(missing, self.cores * (1 - target.load.seconds / self.horizon))
+        return int(missing)
+
+    @property
+    def without_events(self) -> bool:
+        """Whether it streams nothing, or has nothing left of what it streams."""
+        target = self.target
+        if target.stream is None:
+            return True
+        part = target.part
+        return part is not None and part.idle and target.stream not in target.shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,71 +93,66 @@ class _Asking:
         view = target.view
         return target.running and view is not None and view.cores > 0 and view.job_cores is not None
 
-    def horizon(self, target: Target) -> float:
-        return min(self.site.allocation.lookahead_s, target.seconds)
+    def told(self, target: Target) -> _Told:
+        cores = self.sharing.cores(target)
+        return _Told(
+            target=target,
+            cores=cores,
+            streams=int(self.sharing.stream_cores(target)),
+            horizon=min(self.site.allocation.lookahead_s, target.seconds),
+        )
 
     def room(self, nodes: int, seconds: float) -> Room:
         return replace(Room.of_site(self.site), nodes=nodes if self.mpi else 1, seconds=seconds)
 
-    def jobs(self, targets: Sequence[Target]) -> Iterator[Want]:
-        """One question for all packs whose cores jobs do not hold, or soon will not."""
-        missing = {id(t): self._missing(t) for t in targets}
-        short = [t for t in targets if missing[id(t)] >= 1]
-        if short:
-            last = max(short, key=lambda t: t.seconds)
-            nodes = next(a.usable_nodes for a in self.s.allocations if a.allocation_id == last.allocation_id)
+    def jobs(self, packs: Sequence[_Told]) -> Iterator[Want]:
+        """One question for all packs, with about as much time left, whose cores jobs do not hold, or soon will not.
+
+        Packs with far less time get one of their own, so that not more long jobs come than there is time for.
+        """
+        short = [(pack, missing) for pack in packs if (missing := pack.missing) >= 1]
+        short.sort(key=lambda pair: -pair[0].target.seconds)
+        nodes = {a.allocation_id: a.usable_nodes for a in self.s.allocations} if short else {}
+        while short:
+            last = short[0][0].target
+            alike = [pair for pair in short if pair[0].target.seconds >= last.seconds / _ALIKE]
+            short = short[len(alike) :]
             yield Want(
-                cores=sum(missing[id(t)] for t in short),
-                seconds=max(self.horizon(t) for t in short),
+                cores=sum(missing for _, missing in alike),
+                seconds=max(pack.horizon for pack, _ in alike),
                 only="jobs",
-                room=self.room(nodes, last.seconds),
+                room=self.room(nodes[last.allocation_id or ""], last.seconds),
                 without=self.without,
             )
 
-    def _missing(self, target: Target) -> int:
-        """Cores for which a pack has no jobs within the look-ahead."""
-        if target.makes_place:
-            return 0
-        cores, horizon = self.sharing.cores(target), self.horizon(target)
-        missing = cores - target.load.cores
-        if target.load.seconds < REFILL_BELOW * horizon:
-            missing = max(missing, cores * (1 - target.load.seconds / horizon))
-        return int(missing)
-
-    def refills(self, targets: Sequence[Target]) -> Iterator[Want]:
+    def refills(self, packs: Sequence[_Told]) -> Iterator[Want]:
         """More events for packs that will soon have none: one question a task, that fills all its packs up."""
-        states = {t.task_id: t for t in self.s.tasks}
+        states = {
+            t.task_id for t in self.s.tasks if t.state is TaskState.RUNNING and not t.fault and not t.staging
+        }
         missing: dict[int, list[tuple[int, float]]] = {}
         low: set[int] = set()
-        for target in targets:
-            part, cores, horizon = target.part, int(self.sharing.stream_cores(target)), self.horizon(target)
-            if part is None or part.backlog_s is None or not cores or part.task_id in target.shares:
+        for pack in packs:
+            part, horizon = pack.target.part, pack.horizon
+            if part is None or part.backlog_s is None or part.backlog_s >= horizon or not pack.streams:
                 continue
-            task = states.get(part.task_id)
-            wanted = (
-                task is not None and task.state is TaskState.RUNNING and not task.fault and not task.staging
-            )
-            if wanted and part.backlog_s < horizon:
-                missing.setdefault(part.task_id, []).append((cores, horizon - part.backlog_s))
-            if wanted and part.backlog_s < REFILL_BELOW * horizon:
+            if part.task_id not in states or part.task_id in pack.target.shares:
+                continue
+            missing.setdefault(part.task_id, []).append((pack.streams, horizon - part.backlog_s))
+            if part.backlog_s < REFILL_BELOW * horizon:
                 low.add(part.task_id)
         for task_id in sorted(low):
             cores = sum(c for c, _ in missing[task_id])
             work = sum(c * seconds for c, seconds in missing[task_id])
             yield Want(cores=cores, seconds=work / cores, task_id=task_id)
 
-    def events(self, targets: Sequence[Target]) -> Iterator[Want]:
+    def events(self, packs: Sequence[_Told]) -> Iterator[Want]:
         """One question for all packs with free cores and no events."""
-        idle = [
-            t
-            for t in targets
-            if self.sharing.stream_cores(t) >= 1
-            and (t.stream is None or (t.part is not None and t.part.idle and t.stream not in t.shares))
-        ]
+        idle = [p for p in packs if p.streams >= 1 and p.without_events]
         if idle:
             yield Want(
-                cores=sum(int(self.sharing.stream_cores(t)) for t in idle),
-                seconds=max(self.horizon(t) for t in idle),
+                cores=sum(p.streams for p in idle),
+                seconds=max(p.horizon for p in idle),
                 only="events",
                 without=self.without,
             )
@@ -132,7 +161,7 @@ class _Asking:
         """Work for nodes without a pack, and for allocations that could be asked for."""
         lookahead = self.site.allocation.lookahead_s
         unlimited = WorkAtHand(loose=(LooseWork(nodes=self.site.node_limit),))
-        spots = [(s.nodes, s.useful_s(self.site)) for s in shapes(self.s, unlimited, planned)]
+        spots = [(shape.nodes, shape.useful_s) for shape in ask(self.s, unlimited, planned).shapes]
         spots += [(g.free, g.seconds) for g in grounds if g.shape is None and g.free]
         if spots:
             nodes, seconds = max(spots)

@@ -33,20 +33,27 @@ class BatchSystem(Protocol):
         ...
 
     def submit(self, nodes: int, walltime_s: float) -> int:
-        """Ask for an allocation; gives its number."""
+        """Ask for an allocation; gives its number.
+
+        It starts during :meth:`advance`, at this instant at the earliest.
+        """
         ...
 
     def end(self, allocation: int) -> None:
-        """End an allocation of ours now, running or queued."""
+        """End an allocation of ours now, running or queued; nothing happens when it has ended already.
+
+        The next :meth:`advance` tells that it ``ended``, without time passing.
+        """
         ...
 
     def advance(self, until: float) -> tuple[AllocationEvent, ...]:
         """Go on until something happens to allocations of ours, at most until ``until``.
 
-        ``now`` is then the time of what happened, or ``until``. All that happens at one instant is told together.
+        ``now`` is then the time of what happened, or ``until``, and all that the host does until then is done. All
+        that happens at one instant is told together, except what follows from our own calls at that instant.
         """
         ...
 
     def next_change(self) -> float:
-        """When windows change next by the host's doing; infinity after the last."""
+        """When windows change next by the host's doing, other than by getting shorter; infinity after the last."""
         ...

@@ -35,16 +35,27 @@ class HarvestFigures:
     shortest_hole_s: float
     held: float
     """In allocations of ours while the nodes would have been idle otherwise."""
+    displaced: float = 0.0
+    """In allocations of ours while the host alone would have used the nodes. Useful, lost and overhead together are
+    what was held and what was displaced."""
     useful: float
     """Work that was finished and kept."""
     lost: float
     """Work that was begun and thrown away."""
     overhead: float
     """Start-up, drain, and cores without work while held."""
+    startup: float = 0.0
+    """Part of the overhead: before the first event, or job."""
+    drain: float = 0.0
+    """Part of the overhead: at the end of allocations, while some cores still work."""
+    unfilled: float = 0.0
+    """Part of the overhead: cores, or nodes, without work."""
     requests: int
     started: int
     preempted: int
     killed_at_wall: int
+    failed: int = 0
+    """Allocations that lost a node, and ended by it."""
     events_finished: int
     jobs_finished: int
     queue_wait_median_s: float
@@ -60,8 +71,8 @@ class HarvestFigures:
 
     @property
     def useful_share(self) -> float:
-        """Share of the harvestable that became finished work, 0..1."""
-        return self.useful / self.harvestable if self.harvestable else 0.0
+        """Share of the harvestable that became finished work, less what the host was deprived of for it, 0..1."""
+        return (self.useful - self.displaced) / self.harvestable if self.harvestable else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hpcpanda_edge import accounts
 from hpcpanda_edge.psij_scheduler import make_scheduler
-from hpcpanda_edge.site_file import load_site
 from hpcpanda_edge.state_folder import StateFolder
 from hpcpanda_edge.steps import Steps
 from hpcpanda_edge.store import Store
@@ -37,6 +36,7 @@ from hpcpanda_edge.submitting import Submitter
 
 from hpcpanda.allocation.spool import Spool
 from hpcpanda.client.sdk import DispatcherClient
+from hpcpanda.client.site_file import load_site
 from hpcpanda.domain.exchange import Capacity, EdgeRegistration
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.task import CallablePayload, Output, OutputFormat, Resources, TaskSpec

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from hpcpanda.domain.site import AllocationSettings, LimitSettings, NodeSettings, QueueLimits, Site
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import JobRequest
+from hpcpanda.packing.forecast import Forecast, QueueWait
 from hpcpanda.packing.windows import BackfillWindow
 from hpcpanda.planning.actions import (
     Action,
     AddPack,
+    CancelAllocation,
     EndPart,
     FeedPack,
     FreeNodes,
@@ -48,6 +50,7 @@ class World:
     allocations: dict[str, AllocationView] = field(default_factory=dict)
     draining: bool = False
     submit_not_before: float = 0.0
+    forecast: Forecast = field(default_factory=Forecast)
     now: float = 100.0
     numbers: int = 0
     ended: set[tuple[str, str, int]] = field(default_factory=set)
@@ -61,13 +64,16 @@ class World:
             tasks=tuple(self.tasks.values()),
             allocations=tuple(self.allocations.values()),
             windows=self.windows,
+            windows_seen=self.now - 20.0,
+            forecast=self.forecast,
             submit_not_before=self.submit_not_before,
             draining=self.draining,
         )
 
     def act(self) -> Plan:
         found = make_plan(self.situation)
-        assert found.reasons.keys() == self.tasks.keys()
+        assert found.reasons.keys() == self.tasks.keys() == found.numbers.keys()
+        assert all(why.code and why.sentence for why in found.refusals)
         assert all(w.cores > 0 and w.seconds > 0 for w in found.wants)
         copied = {t.task_id for t in self.tasks.values() if t.staging}
         for want in found.wants:
@@ -126,6 +132,11 @@ class World:
                 )
             case NewAllocation():
                 self.submit(action)
+            case CancelAllocation():
+                allocation = self.allocations[action.allocation_id]
+                assert not allocation.running, "it works"
+                assert action.because.sentence
+                self.allocations[action.allocation_id] = replace(allocation, accepts=False)
 
     def submit(self, action: NewAllocation) -> None:
         queue, useful = self.site.queue, action.walltime_s - self.site.allocation.margin_s
@@ -133,6 +144,8 @@ class World:
         assert queue.min_nodes <= action.nodes <= (queue.max_nodes or action.nodes)
         assert action.walltime_s <= self.site.allocation.walltime_s
         assert action.why
+        assert action.because is not None
+        assert 0 <= action.because.numbers["useful_share"] <= 1
         used = sum(p.nodes for p in action.packs)
         assert used == action.nodes or (used < queue.min_nodes == action.nodes)
         assert used == action.nodes or all(p.kind != "work" for p in action.packs)
@@ -145,6 +158,7 @@ class World:
             accepts=True,
             seconds_left=useful,
             in_window=action.in_window,
+            asked=self.now,
         )
 
     def take(self, task_id: int, count: int, kind: str, nodes: int, seconds: float) -> PartView:
@@ -171,7 +185,8 @@ class World:
         """Jobs that a pack which has nothing else can start in time, worked out in another way."""
         job = task.job
         assert job is not None
-        expected = min(job.walltime_s, (task.event_seconds or 1e9) / job.cores)
+        known = task.job_seconds if task.job_seconds is not None else (task.event_seconds or 1e9) / job.cores
+        expected = min(job.walltime_s, known)
         on_node = min(2 // job.cores, 1000 // job.memory_mb)
         at_once, at, started = max(1, on_node * nodes // job.clones), 0.0, 0
         assert on_node
@@ -265,6 +280,8 @@ views = st.builds(
     ready=st.integers(0, 40) | st.integers(0, 10_000),
     staging=st.sampled_from([False, False, True]),
     event_seconds=st.none() | st.floats(0.1, 100),
+    job_seconds=st.sampled_from([None, None, 5.0, 500.0]),
+    deadline=st.sampled_from([None, None, 50.0, 1e6]),
     not_before=st.sampled_from([0.0, 0.0, 0.0, 1000.0]),
     priority=st.integers(-1, 1),
     mergeable=st.booleans(),
@@ -281,16 +298,29 @@ windows = st.none() | st.lists(
     max_size=3,
 ).map(tuple)
 sites = st.builds(
-    lambda site, allocations, nodes, fewest, most: replace(
+    lambda site, allocations, nodes, fewest, most, preemptible, queued: replace(
         site,
-        limits=replace(site.limits, allocations=allocations, nodes=max(nodes, fewest)),
-        queue=QueueLimits(min_nodes=fewest, max_nodes=most),
+        limits=replace(
+            site.limits,
+            allocations=allocations,
+            nodes=max(nodes, fewest),
+            queued=min(queued, allocations) if queued else None,
+        ),
+        queue=QueueLimits(min_nodes=fewest, max_nodes=most, preemptible=preemptible),
     ),
     st.sampled_from([SITE, LONG]),
     st.integers(1, 3),
     st.integers(1, 6),
     st.integers(1, 2),
     st.none() | st.just(6),
+    st.booleans(),
+    st.none() | st.integers(1, 3),
+)
+forecasts = st.builds(
+    Forecast,
+    startup_s=st.sampled_from([0.0, 3.0, 40.0, 1e5]),
+    preemptions_per_node_hour=st.sampled_from([0.0, 0.0, 0.1, 50.0]),
+    queue_waits=st.sampled_from([(), (QueueWait(nodes=2, seconds=60.0, median_s=30.0, p90_s=300.0),)]),
 )
 
 
@@ -333,7 +363,7 @@ def pack_views(draw: st.DrawFn, tasks: dict[int, TaskView], name: str, nodes: in
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
     tasks = {t.task_id: t for t in draw(st.lists(views, max_size=6, unique_by=lambda t: t.task_id))}
-    world = World(site=draw(sites), windows=draw(windows), tasks=tasks)
+    world = World(site=draw(sites), windows=draw(windows), tasks=tasks, forecast=draw(forecasts))
     for i in range(draw(st.integers(0, 3))):
         sizes = draw(st.lists(st.integers(1, 3), max_size=2))
         packs = tuple(draw(pack_views(tasks, f"p{n}", size)) for n, size in enumerate(sizes))
@@ -346,6 +376,8 @@ def worlds(draw: st.DrawFn) -> World:
             running=draw(st.booleans()),
             in_window=draw(st.booleans()),
             seconds_left=draw(st.floats(-10, 590)),
+            asked=draw(st.sampled_from([None, 10.0, 99.0])),
+            since=draw(st.sampled_from([None, 50.0, 99.0])),
         )
     world.draining = draw(st.sampled_from([False, False, False, True]))
     world.submit_not_before = draw(st.sampled_from([0.0, 0.0, 1000.0]))

@@ -9,11 +9,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hpcpanda_edge.daemon import Edge, run_until_signalled
-from hpcpanda_edge.site_file import SITE
 from hpcpanda_edge.state_folder import StateFolder
 from support.edge import FakeScheduler
 
 from hpcpanda.client.sdk import AsyncDispatcherClient
+from hpcpanda.client.site_file import SITE
 
 
 async def main() -> None:

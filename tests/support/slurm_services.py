@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hpcpanda_edge.site_file import load_site
-
 from hpcpanda.allocation.plan import AllocationPlan, Pack
 from hpcpanda.allocation.spool import PLAN, write_message
+from hpcpanda.client.site_file import load_site
 from hpcpanda.domain.site import Site
 from tests.support.allocation import Rig
 from tests.support.services import Services

@@ -54,6 +54,11 @@ class WindowWatch:
         return shorten(self._windows, by=age)
 
     @property
+    def age_s(self) -> float | None:
+        """Seconds since the question that was answered last; None when nothing is known."""
+        return self._clock() - self._asked if self._windows is not None else None
+
+    @property
     def unknown(self) -> str | None:
         """Why the last look has told nothing, if so."""
         return self._unknown

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from hpcpanda.dispatcher.context import ContextDep, Edge, User
+from hpcpanda.dispatcher.context import ContextDep, Edge, EdgesRead
 from hpcpanda.dispatcher.limits import StrictJsonRoute
 from hpcpanda.dispatcher.polling import acquire_or_wait
 from hpcpanda.dispatcher.usecases.edges import list_edges, register_edge
@@ -26,7 +26,7 @@ EdgeName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
 @router.get("")
-async def list_all(_: User, context: ContextDep) -> tuple[EdgeInfo, ...]:
+async def list_all(_: EdgesRead, context: ContextDep) -> tuple[EdgeInfo, ...]:
     """List every edge that has registered."""
     return await list_edges(context.store.reading(), terms=context.terms, now=context.clock())
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import fields
 
-from sqlalchemy import RowMapping, bindparam, func, insert, select, update
+from sqlalchemy import RowMapping, bindparam, insert, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.dispatcher.account import Account
+from hpcpanda.dispatcher.identity.principal import Sight
 from hpcpanda.dispatcher.store.chunks import chunks
 from hpcpanda.dispatcher.store.codec import dump_spec, is_id, load_spec
+from hpcpanda.dispatcher.store.identity import in_sight
+from hpcpanda.dispatcher.store.service_tables import archived_tasks
 from hpcpanda.dispatcher.store.tables import task_specs, tasks
-from hpcpanda.dispatcher.store.wanted import wanted
 from hpcpanda.domain.errors import NotFound
-from hpcpanda.domain.exchange import Capacity
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import JobRequest, TaskSpec
 
@@ -25,7 +26,7 @@ _OPEN = (TaskState.READY, TaskState.RUNNING)
 
 _CHANGING = (
     *("state", "ready", "leased", "done", "failed", "merged", "next_epoch"),
-    *("core_seconds", "rate", "rate_at", "updated", "message"),
+    *("core_seconds", "rate", "rate_at", "updated", "served", "message"),
 )
 _SAVE = (
     update(tasks)
@@ -37,8 +38,9 @@ _SAVE = (
 class Accounts:
     """Accounts and specifications of tasks."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, *, holds_rows: bool) -> None:
         self._connection = connection
+        self._holds_rows = holds_rows
 
     async def add(self, account: Account, spec: TaskSpec, idempotency_key: str | None) -> int:
         """Insert a task; gives its number. The account's own ``task_id`` is not used."""
@@ -59,14 +61,15 @@ class Accounts:
         return task_id
 
     async def submitted_before(self, owner: str, idempotency_key: str) -> int | None:
-        """Number of the task submitted under this key, if any."""
-        query = select(task_specs.c.task_id).where(
-            task_specs.c.owner == owner, task_specs.c.idempotency_key == idempotency_key
+        """Number of the task submitted under this key, if any; it may have been put away since."""
+        queries = (
+            select(table.c.task_id).where(table.c.owner == owner, table.c.idempotency_key == idempotency_key)
+            for table in (task_specs, archived_tasks)
         )
-        return (await self._connection.execute(query)).scalar_one_or_none()
+        return (await self._connection.execute(union_all(*queries))).scalar_one_or_none()
 
     async def get(self, task_id: int) -> Account:
-        """One account, locked where the database locks rows.
+        """One account; in a transaction that writes, nobody else changes the task until it ends.
 
         Raises:
             NotFound: there is no such task.
@@ -77,44 +80,68 @@ class Accounts:
         return found[task_id]
 
     async def some(self, task_ids: Iterable[int]) -> dict[int, Account]:
-        """The accounts that exist of those named, by number, locked where the database locks rows."""
+        """The accounts that exist of those named, by number; in a transaction that writes, nobody else changes the
+        tasks until it ends."""
         found: dict[int, Account] = {}
         for portion in chunks(sorted(filter(is_id, set(task_ids)))):
-            query = select(tasks).where(tasks.c.task_id.in_(portion)).with_for_update()
+            query = select(tasks).where(tasks.c.task_id.in_(portion)).order_by(tasks.c.task_id)
+            if self._holds_rows:
+                query = query.with_for_update(key_share=True)
             for row in (await self._connection.execute(query)).mappings():
-                found[row["task_id"]] = _account(row)
+                found[row["task_id"]] = account_of(row)
         return found
 
-    async def ready_for(self, capacity: Capacity, limit: int) -> list[Account]:
-        """Tasks that have ready events, or jobs for which there is room: highest priority first, then in order
-        of submission. Chosen by the database, however many others there are."""
+    async def seen(self, task_ids: Iterable[int]) -> dict[int, Account]:
+        """Like :meth:`some`, without holding them: to look at only."""
+        found: dict[int, Account] = {}
+        for portion in chunks(sorted(filter(is_id, set(task_ids)))):
+            rows = await self._connection.execute(select(tasks).where(tasks.c.task_id.in_(portion)))
+            found |= {row["task_id"]: account_of(row) for row in rows.mappings()}
+        return found
+
+    async def free_of(self, task_ids: Collection[int]) -> dict[int, Account]:
+        """Like :meth:`some`, without the tasks that another transaction holds; never waits."""
+        if not self._holds_rows:
+            return await self.some(task_ids)
+        found: dict[int, Account] = {}
+        for portion in chunks(task_ids):
+            query = select(tasks).where(tasks.c.task_id.in_(portion))
+            query = query.with_for_update(key_share=True, skip_locked=True)
+            for row in (await self._connection.execute(query)).mappings():
+                found[row["task_id"]] = account_of(row)
+        return found
+
+    async def claim(self, candidate: Account, *, wait: bool) -> Account | None:
+        """Hold a task that was found, as it is now; None when it has nothing ready any more.
+
+        Args:
+            candidate: the task as it was found.
+            wait: for another transaction that holds it; else the answer is None then, too. Only for a transaction
+                that holds no other task.
+        """
+        if not self._holds_rows:
+            return candidate
         query = (
             select(tasks)
-            .where(tasks.c.state.in_(_OPEN), tasks.c.ready > 0, *wanted(capacity))
-            .order_by(tasks.c.priority.desc(), tasks.c.task_id)
-            .limit(limit)
-            .with_for_update()
+            .where(tasks.c.task_id == candidate.task_id, tasks.c.state.in_(_OPEN), tasks.c.ready > 0)
+            .with_for_update(key_share=True, skip_locked=not wait)
         )
-        return [_account(row) for row in (await self._connection.execute(query)).mappings()]
-
-    async def ahead_of(self, account: Account) -> tuple[Account | None, int]:
-        """The first task with ready events that is served before this one, and how many there are."""
-        ahead = (
-            tasks.c.state.in_(_OPEN),
-            tasks.c.ready > 0,
-            (tasks.c.priority > account.priority)
-            | ((tasks.c.priority == account.priority) & (tasks.c.task_id < account.task_id)),
-        )
-        count = (await self._connection.execute(select(func.count()).where(*ahead))).scalar_one()
-        query = select(tasks).where(*ahead).order_by(tasks.c.priority.desc(), tasks.c.task_id).limit(1)
         row = (await self._connection.execute(query)).mappings().first()
-        return (None if row is None else _account(row)), count
+        return None if row is None else account_of(row)
 
     async def page(
-        self, *, state: TaskState | None, name: str | None, owner: str | None, limit: int, after: int | None
+        self,
+        *,
+        state: TaskState | None,
+        name: str | None,
+        owner: str | None,
+        sight: Sight | None,
+        limit: int,
+        after: int | None,
     ) -> list[Account]:
         """Accounts, newest first, of tasks older than ``after``."""
         query = select(tasks).order_by(tasks.c.task_id.desc()).limit(limit)
+        query = query.where(*in_sight(tasks.c.task_id, tasks.c.owner, sight))
         if state is not None:
             query = query.where(tasks.c.state == state)
         if name is not None:
@@ -123,7 +150,7 @@ class Accounts:
             query = query.where(tasks.c.owner == owner)
         if after is not None:
             query = query.where(tasks.c.task_id < after)
-        return [_account(row) for row in (await self._connection.execute(query)).mappings()]
+        return [account_of(row) for row in (await self._connection.execute(query)).mappings()]
 
     async def save(self, accounts: Collection[Account]) -> None:
         """Write the counts and states of accounts."""
@@ -148,7 +175,8 @@ def _row(account: Account) -> dict[str, object]:
     return row
 
 
-def _account(row: RowMapping) -> Account:
+def account_of(row: RowMapping) -> Account:
+    """The account in a row of ``tasks``."""
     values = {name: row[name] for name in _PLAIN_FIELDS}
     values["state"] = TaskState(values["state"])
     is_of_jobs = row["job_cores"] is not None

@@ -11,12 +11,14 @@ from hpcpanda.domain.errors import CorruptData, HpcPandaError
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.room import Room
 from hpcpanda.domain.task import TaskSpec
+from hpcpanda.domain.why import Why
 
 MAX_ID = 2**63 - 1
 """Largest number a column holds; greater ones name nothing."""
 
 _SPEC: TypeAdapter[TaskSpec] = TypeAdapter(TaskSpec)
 _ROOM: TypeAdapter[Room] = TypeAdapter(Room)
+_WHY: TypeAdapter[Why] = TypeAdapter(Why)
 
 
 def is_id(value: int) -> bool:
@@ -76,3 +78,20 @@ def load_room(text: str | None) -> Room | None:
         return None if text is None else _ROOM.validate_json(text)
     except ValueError as error:
         raise CorruptData(f"what an edge has room for is damaged in the store: {error}") from error
+
+
+def dump_why(why: Why) -> str:
+    """A reason as JSON."""
+    return _WHY.dump_json(why).decode()
+
+
+def load_why(text: str) -> Why:
+    """Inverse of :func:`dump_why`.
+
+    Raises:
+        CorruptData: the text is no reason.
+    """
+    try:
+        return _WHY.validate_json(text)
+    except ValueError as error:
+        raise CorruptData(f"a stored reason is damaged: {error}") from error

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
-from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.dispatcher.store.chunks import chunks
 from hpcpanda.dispatcher.store.codec import dump_events, is_id, load_events
+from hpcpanda.dispatcher.store.pulse import AWAY_SECONDS
+from hpcpanda.dispatcher.store.service_tables import pulse
 from hpcpanda.dispatcher.store.tables import failed_events, leases
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.ledger import EventLease, FailedEvent, single_events
@@ -84,15 +86,20 @@ class Leases:
         if rows:
             await self._connection.execute(_RENEW, rows)
 
-    async def overdue(self, now: float, limit: int) -> dict[LeaseKey, EventLease]:
-        """Open leases whose time is up."""
-        query = (
-            select(leases)
-            .where(leases.c.is_open.is_(True), leases.c.expires <= now)
-            .order_by(leases.c.expires)
-            .limit(limit)
-        )
-        return {(row.task_id, row.epoch): _lease(row) for row in await self._connection.execute(query)}
+    async def tasks_overdue(self, now: float, limit: int) -> set[int]:
+        """Tasks of the ``limit`` open leases whose time has been up for longest; none while nobody could renew."""
+        query = select(leases.c.task_id).where(*_overdue(now)).order_by(leases.c.expires).limit(limit)
+        return set((await self._connection.execute(query)).scalars())
+
+    async def overdue(self, task_ids: Collection[int], now: float, limit: int) -> dict[LeaseKey, EventLease]:
+        """Open leases of these tasks whose time is up, the longest first."""
+        found: dict[LeaseKey, EventLease] = {}
+        for portion in chunks(task_ids):
+            query = select(leases).where(*_overdue(now), leases.c.task_id.in_(portion))
+            query = query.order_by(leases.c.expires).limit(limit)
+            for row in await self._connection.execute(query):
+                found[row.task_id, row.epoch] = _lease(row)
+        return found
 
     async def open_of(self, task_id: int, limit: int) -> list[EventLease]:
         """Open leases of a task, oldest first."""
@@ -104,10 +111,17 @@ class Leases:
         )
         return [_lease(row) for row in await self._connection.execute(query)]
 
-    async def open_held_by(self, edge: str) -> dict[LeaseKey, EventLease]:
-        """All open leases of an edge."""
-        query = select(leases).where(leases.c.edge == edge, leases.c.is_open.is_(True))
-        return {(row.task_id, row.epoch): _lease(row) for row in await self._connection.execute(query)}
+    async def all_of(self, task_id: int) -> list[EventLease]:
+        """Every lease of a task that is kept."""
+        query = select(leases).where(leases.c.task_id == task_id)
+        return [_lease(row) for row in await self._connection.execute(query)]
+
+    async def open_held_by(self, edge: str) -> list[LeaseKey]:
+        """Which open leases an edge has."""
+        query = select(leases.c.task_id, leases.c.epoch).where(
+            leases.c.edge == edge, leases.c.is_open.is_(True)
+        )
+        return [(row.task_id, row.epoch) for row in await self._connection.execute(query)]
 
     async def close_all_of(self, task_id: int) -> None:
         """End every lease of a task; what was outstanding is dropped."""
@@ -159,6 +173,12 @@ class Failures:
         """All failed events of a task."""
         query = select(failed_events.c.event).where(failed_events.c.task_id == task_id)
         return single_events((await self._connection.execute(query)).scalars())
+
+
+def _overdue(now: float) -> tuple[ColumnElement[bool], ...]:
+    """Their time is up, and somebody was there with whom they could have been renewed."""
+    away = select(pulse.c.beat).where(pulse.c.beat < now - AWAY_SECONDS).exists()
+    return leases.c.is_open.is_(True), leases.c.expires <= now, ~away
 
 
 def _lease(row: Row[tuple[object, ...]]) -> EventLease:

@@ -31,12 +31,15 @@ class EdgeRecord:
 class Edges:
     """Registered edges."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, *, holds_rows: bool) -> None:
         self._connection = connection
+        self._holds_rows = holds_rows
 
     async def get(self, name: str) -> EdgeRecord | None:
-        """The edge of that name, if one has registered."""
+        """The edge of that name, if one has registered; in a transaction that writes, nobody else changes it."""
         query = select(edges).where(edges.c.name == name)
+        if self._holds_rows:
+            query = query.with_for_update(key_share=True)
         row = (await self._connection.execute(query)).mappings().first()
         return None if row is None else _edge(row)
 
@@ -99,6 +102,12 @@ class Activity:
         ]
         if rows:
             await self._connection.execute(insert(activity), rows)
+
+    async def busy_with(self, edge: str) -> set[int]:
+        """Tasks on which an edge last said that cores are at work."""
+        t = activity.c
+        query = select(t.task_id).where(t.edge == edge, t.cores_busy > 0)
+        return set((await self._connection.execute(query)).scalars())
 
     async def of_tasks(self, task_ids: Collection[int], since: float) -> dict[int, Busy]:
         """Cores per task, by reports not older than ``since``."""

@@ -18,8 +18,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TextClause,
     UniqueConstraint,
     false,
+    text,
 )
 
 metadata = MetaData(
@@ -33,6 +35,13 @@ metadata = MetaData(
 
 _Id = BigInteger().with_variant(Integer, "sqlite")
 """64 bits everywhere; SQLite numbers rows by itself only in a column declared INTEGER."""
+
+
+def _some_of_lane(name: str, condition: str, *columns: str | TextClause) -> Index:
+    """An index of those tasks of a lane for which a condition holds, in an order."""
+    where = text(condition)
+    return Index(f"ix_tasks_lane_{name}", "lane_id", *columns, sqlite_where=where, postgresql_where=where)
+
 
 tasks = Table(
     "tasks",
@@ -66,7 +75,15 @@ tasks = Table(
     Column("job_disk_mb", BigInteger, nullable=True),
     Column("job_clones", Integer, nullable=True),
     Column("in_container", Boolean, nullable=False, server_default=false()),
+    Column("lane_id", _Id, nullable=False, server_default="1"),
+    Column("served", Float, nullable=False, server_default="0"),
+    Column("deadline", Float, nullable=True),
     Index(None, "state", "priority", "task_id"),
+    Index(None, "state", "updated"),
+    _some_of_lane("priority", "ready > 0", text("priority DESC"), "task_id"),
+    _some_of_lane("served", "ready > 0", "served", "task_id"),
+    _some_of_lane("deadline", "ready > 0 AND deadline IS NOT NULL", "deadline", "task_id"),
+    _some_of_lane("leased", "leased > 0"),
     sqlite_autoincrement=True,
 )
 """One row a task: its state and the counts of its ledger; ``job_*``, what each of its jobs asks for, is null
@@ -106,6 +123,7 @@ leases = Table(
     Column("is_open", Boolean, nullable=False),
     Index(None, "is_open", "expires"),
     Index(None, "task_id", "edge"),
+    Index(None, "edge", "is_open"),
 )
 """Leases with their events as JSON lists of bounds; closed ones stay to answer repeated messages."""
 
@@ -156,6 +174,17 @@ activity = Table(
 )
 """What each edge last said it is doing."""
 
+reasons = Table(
+    "reasons",
+    metadata,
+    Column("edge", String(128), primary_key=True),
+    Column("task_id", _Id, ForeignKey("tasks.task_id"), primary_key=True, autoincrement=False),
+    Column("why", Text, nullable=False),
+    Column("reported", Float, nullable=False),
+    Index(None, "task_id"),
+)
+"""What each edge last said of why its tasks are where they are, as JSON."""
+
 tokens = Table(
     "tokens",
     metadata,
@@ -163,5 +192,9 @@ tokens = Table(
     Column("scope", String(16), nullable=False),
     Column("name", String(128), nullable=False),
     Column("created", Float, nullable=False),
+    Column("expires", Float, nullable=True),
+    Column("parent", String(64), nullable=True),
+    Index(None, "parent"),
+    Index(None, "expires"),
 )
-"""SHA-256 of the bearer tokens, with what they allow and to whom."""
+"""SHA-256 of the bearer tokens, with what they allow and to whom; ``parent``, in place of which one it was given."""

@@ -9,16 +9,27 @@ from typing import Self
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.dispatcher.store.accounts import Accounts
+from hpcpanda.dispatcher.store.archive import Archive
 from hpcpanda.dispatcher.store.database import Database
+from hpcpanda.dispatcher.store.identity import AuditLog, Sessions, TaskTeams
+from hpcpanda.dispatcher.store.lanes import Lanes
 from hpcpanda.dispatcher.store.leases import Failures, Leases
+from hpcpanda.dispatcher.store.placing import BrokerNotes, Links, Sites, TaskData
+from hpcpanda.dispatcher.store.pulse import Pulses
 from hpcpanda.dispatcher.store.ready import ReadyRanges
+from hpcpanda.dispatcher.store.reasons import Reasons
 from hpcpanda.dispatcher.store.sites import Activity, Edges, OutputFiles
 from hpcpanda.dispatcher.store.tokens import Tokens
 
 
 class UnitOfWork:
     """One transaction, entered with ``async with``: what it changed is on disk when the block ends,
-    and nothing of it stays when the block raises."""
+    and nothing of it stays when the block raises.
+
+    Other transactions may run beside it. Whoever changes anything of a task holds the task's row first, by
+    ``accounts.get``, ``some``, ``claim`` or ``free_of``, and reads the rest afterwards: what was read before may have
+    changed. Rows are held in one order, an edge's before tasks' and tasks by number, so that nobody waits for ever.
+    """
 
     accounts: Accounts
     ready: ReadyRanges
@@ -26,22 +37,50 @@ class UnitOfWork:
     failures: Failures
     edges: Edges
     activity: Activity
+    reasons: Reasons
     outputs: OutputFiles
     tokens: Tokens
+    sessions: Sessions
+    teams: TaskTeams
+    audit: AuditLog
+    lanes: Lanes
+    sites: Sites
+    links: Links
+    notes: BrokerNotes
+    data: TaskData
+    pulses: Pulses
+    archive: Archive
 
-    def __init__(self, transaction: AbstractAsyncContextManager[AsyncConnection]) -> None:
+    target: str | None = None
+    """What it is done to, for the audit log, as far as the request does not say it."""
+
+    def __init__(
+        self, transaction: AbstractAsyncContextManager[AsyncConnection], *, holds_rows: bool
+    ) -> None:
         self._transaction = transaction
+        self._holds_rows = holds_rows
 
     async def __aenter__(self) -> Self:
         connection = await self._transaction.__aenter__()
-        self.accounts = Accounts(connection)
+        self.accounts = Accounts(connection, holds_rows=self._holds_rows)
         self.ready = ReadyRanges(connection)
         self.leases = Leases(connection)
         self.failures = Failures(connection)
-        self.edges = Edges(connection)
+        self.edges = Edges(connection, holds_rows=self._holds_rows)
         self.activity = Activity(connection)
+        self.reasons = Reasons(connection)
         self.outputs = OutputFiles(connection)
         self.tokens = Tokens(connection)
+        self.sessions = Sessions(connection)
+        self.teams = TaskTeams(connection)
+        self.audit = AuditLog(connection)
+        self.lanes = Lanes(connection)
+        self.sites = Sites(connection)
+        self.links = Links(connection)
+        self.notes = BrokerNotes(connection)
+        self.data = TaskData(connection)
+        self.pulses = Pulses(connection)
+        self.archive = Archive(connection)
         return self
 
     async def __aexit__(
@@ -60,9 +99,9 @@ class Store:
         self._database = database
 
     def writing(self) -> UnitOfWork:
-        """A unit of work that may change things; one at a time."""
-        return UnitOfWork(self._database.write())
+        """A unit of work that may change things."""
+        return UnitOfWork(self._database.write(), holds_rows=self._database.shared)
 
     def reading(self) -> UnitOfWork:
-        """A unit of work that only reads, beside a writer."""
-        return UnitOfWork(self._database.read())
+        """A unit of work that only reads, beside writers."""
+        return UnitOfWork(self._database.read(), holds_rows=False)

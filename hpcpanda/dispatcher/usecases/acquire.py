@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from hpcpanda.dispatcher.account import Account
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.terms import Terms
+from hpcpanda.dispatcher.usecases.brokering import offered, settle, take_from_stalled
+from hpcpanda.dispatcher.usecases.claiming import claimed
 from hpcpanda.dispatcher.usecases.edges import recognise
 from hpcpanda.dispatcher.usecases.expiry import end_overdue
 from hpcpanda.domain.exchange import Capacity, Grants, LeaseGrant
@@ -63,8 +65,8 @@ class _Budget:
 
 
 async def acquire_work(uow: UnitOfWork, *, edge: str, capacity: Capacity, terms: Terms, now: float) -> Grants:
-    """Lease ready events and jobs for as many core-seconds as the edge offers, at least one if there are any:
-    highest priority first, then in order of submission.
+    """Lease ready events and jobs for as many core-seconds as the edge offers, at least one if there are any: in the
+    order of :func:`hpcpanda.brokerage.order.rank`, as far as brokerage lets the site have them.
 
     Jobs are leased only where one fits the edge's room. A task whose jobs do not fit, or need more cores than are left
     of the offer, is passed over. Jobs are enough to fill the cores once, even if they outlast the offer. A job on
@@ -76,11 +78,16 @@ async def acquire_work(uow: UnitOfWork, *, edge: str, capacity: Capacity, terms:
     """
     async with uow:
         await _notice(uow, edge, capacity, now)
+        holds_none = True
         while await end_overdue(uow, now):
-            pass
+            holds_none = False
         budget = _Budget(capacity, capacity.cores * capacity.seconds)
         granted: list[tuple[Account, EventLease]] = []
-        for account in await uow.accounts.ready_for(capacity, MAX_LEASES):
+        offer = await offered(uow, edge=edge, capacity=capacity, terms=terms, now=now)
+        if not offer.accounts and holds_none and await take_from_stalled(uow, offer, now=now):
+            holds_none = False
+            offer = await offered(uow, edge=edge, capacity=capacity, terms=terms, now=now)
+        async for account in claimed(uow, offer.accounts[:MAX_LEASES], holds_none=holds_none):
             events = budget.affords(account) or (0 if granted else 1)
             if not events and account.job is not None:
                 continue
@@ -90,6 +97,8 @@ async def acquire_work(uow: UnitOfWork, *, edge: str, capacity: Capacity, terms:
             budget.spend(account, len(lease.granted))
             granted.append((account, lease))
         await uow.accounts.save([account for account, _ in granted])
+        filled = 1.0 - budget.core_seconds / (capacity.cores * capacity.seconds)
+        await settle(uow, offer, granted=[account.task_id for account, _ in granted], filled=filled, now=now)
         specs = await uow.accounts.specs([account.task_id for account, _ in granted])
     return Grants(
         leases=tuple(

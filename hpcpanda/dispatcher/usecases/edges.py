@@ -33,6 +33,7 @@ async def register_edge(
             last_seen=now,
         )
         await uow.edges.put(record)
+        await uow.sites.register(name, registration.architecture, registration.tags)
         if registration.held is not None:
             await end_unknown(uow, edge=name, held=frozenset(registration.held), now=now)
     return _info(record, terms, now)

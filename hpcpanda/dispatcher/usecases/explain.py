@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import assert_never
 
 from hpcpanda.dispatcher.account import Account
 from hpcpanda.dispatcher.store.sites import EdgeRecord
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.terms import Terms
+from hpcpanda.dispatcher.usecases.brokering import FOR_GOOD, placements
+from hpcpanda.dispatcher.usecases.ordering import Candidate, in_order, place_of
 from hpcpanda.dispatcher.wording import counted
-from hpcpanda.domain.exchange import Explanation, LeaseInfo
+from hpcpanda.domain.exchange import EdgeReason, Explanation, LeaseInfo
 from hpcpanda.domain.ledger import EventLease
 from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.why import Why
 
 MAX_LEASES = 1000
 """Most open leases listed."""
@@ -27,25 +31,38 @@ async def explain_task(uow: UnitOfWork, *, task_id: int, terms: Terms, now: floa
         NotFound: there is no such task.
     """
     async with uow:
-        account = await uow.accounts.get(task_id)
-        leases = await uow.leases.open_of(task_id, MAX_LEASES)
-        match account.state:
-            case TaskState.READY | TaskState.RUNNING:
-                reasons = [
-                    *_held(account, leases),
-                    *await _waiting(uow, account, terms, now),
-                    *await _losses(uow, account),
-                ]
-            case TaskState.MERGING:
-                reasons = [*await _merging(uow, account), *await _losses(uow, account)]
-            case TaskState.DONE:
-                reasons = [f"{_all(account)} in the outputs."]
-            case TaskState.FINISHED:
-                reasons = [f"It is finished: {account.message}.", *await _losses(uow, account)]
-            case TaskState.FAILED | TaskState.ABORTED:
-                reasons = [f"It is {account.state}: {account.message}"]
-            case _:
-                assert_never(account.state)
+        found = await uow.accounts.some((task_id,))
+        if task_id not in found:
+            return (await uow.archive.details(task_id)).explanation
+        return await explain_account(uow, found[task_id], terms=terms, now=now)
+
+
+async def explain_account(uow: UnitOfWork, account: Account, *, terms: Terms, now: float) -> Explanation:
+    """The same, within a transaction, of a task that was not put away."""
+    task_id = account.task_id
+    leases = await uow.leases.open_of(task_id, MAX_LEASES)
+    edges = await uow.reasons.of_task(task_id, since=now - terms.edge_alive_seconds, now=now)
+    brokerage = await placements(uow, account, terms=terms, now=now)
+    order: Why | None = None
+    match account.state:
+        case TaskState.READY | TaskState.RUNNING:
+            reasons = [*_held(account, leases), *await _waiting(uow, account, brokerage, terms, now)]
+            if account.ready:
+                candidates = await in_order(uow, tree=terms.tree, now=now, also=account)
+                reasons += _behind(candidates, account)
+                place = place_of(candidates, task_id)
+                order = candidates[place].ranked.why() if place is not None else None
+            reasons += await _losses(uow, account)
+        case TaskState.MERGING:
+            reasons = [*await _merging(uow, account), *await _losses(uow, account)]
+        case TaskState.DONE:
+            reasons = [f"{_all(account)} in the outputs."]
+        case TaskState.FINISHED:
+            reasons = [f"It is finished: {account.message}.", *await _losses(uow, account)]
+        case TaskState.FAILED | TaskState.ABORTED:
+            reasons = [f"It is {account.state}: {account.message}"]
+        case _:
+            assert_never(account.state)
     return Explanation(
         task_id=task_id,
         state=account.state,
@@ -59,6 +76,9 @@ async def explain_task(uow: UnitOfWork, *, task_id: int, terms: Terms, now: floa
             )
             for lease in leases
         ),
+        edges=edges if not account.state.final else (),
+        brokerage=tuple(brokerage),
+        order=order,
     )
 
 
@@ -69,7 +89,9 @@ def _held(account: Account, leases: list[EventLease]) -> list[str]:
     return [f"{_being(count, account.unit)} leased to edge {edge}." for edge, count in sorted(held.items())]
 
 
-async def _waiting(uow: UnitOfWork, account: Account, terms: Terms, now: float) -> list[str]:
+async def _waiting(
+    uow: UnitOfWork, account: Account, brokerage: Sequence[EdgeReason], terms: Terms, now: float
+) -> list[str]:
     """Why ready events are not leased."""
     if not account.ready:
         return []
@@ -84,15 +106,37 @@ async def _waiting(uow: UnitOfWork, account: Account, terms: Terms, now: float) 
         latest = max(edges, key=lambda edge: edge.last_seen)
         ago = _duration(now - latest.last_seen)
         reasons.append(f"No edge is alive: the last heard of is {latest.name}, {ago} ago.")
-    first, count = await uow.accounts.ahead_of(account)
-    if first is not None:
-        rank = "of higher priority" if first.priority > account.priority else "submitted earlier"
-        more = f" and behind {count - 1} more" if count > 1 else ""
-        reasons.append(
-            f"It waits behind task {first.task_id} ({first.name}), {rank}, "
-            f"which has {counted(first.ready, first.unit)} ready{more}."
-        )
+    reasons += _not_allowed(brokerage, alive)
     return reasons
+
+
+def _behind(candidates: Sequence[Candidate], account: Account) -> list[str]:
+    """What is served before the task."""
+    first, place = candidates[0], place_of(candidates, account.task_id)
+    if not place:
+        return []
+    own, head = candidates[place], first.account
+    if first.ranked.share != own.ranked.share:
+        rank = f"whose share {first.ranked.share} has had less of its part"
+    elif head.priority > account.priority:
+        rank = "of higher priority"
+    elif first.ranked.points.total > own.ranked.points.total:
+        rank = "which has more points in the order"
+    else:
+        rank = "submitted earlier"
+    more = f" and behind {place - 1} more" if place > 1 else ""
+    which = f"which has {counted(head.ready, head.unit)} ready{more}"
+    return [f"It waits behind task {head.task_id} ({head.name}), {rank}, {which}."]
+
+
+def _not_allowed(brokerage: Sequence[EdgeReason], alive: Sequence[EdgeRecord]) -> list[str]:
+    """That no living edge may have it, when that is so for other reasons than room."""
+    refusals = {r.edge: r.why.sentence for r in brokerage if r.why.code in FOR_GOOD}
+    if not alive or any(edge.name not in refusals for edge in alive):
+        return []
+    names = sorted(edge.name for edge in alive)
+    listed = " ".join(f"Edge {name}: {refusals[name]}" for name in names[:MAX_EDGES])
+    return [f"No living edge may have it. {listed}"]
 
 
 def _misfit(account: Account, alive: list[EdgeRecord]) -> list[str]:

@@ -9,6 +9,7 @@ from hpcpanda.dispatcher.account import Account
 from hpcpanda.dispatcher.store.leases import LeaseKey
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.terms import Terms
+from hpcpanda.dispatcher.usecases.brokering import learn
 from hpcpanda.dispatcher.usecases.closing import close, judge
 from hpcpanda.dispatcher.usecases.edges import recognise
 from hpcpanda.dispatcher.usecases.outputs import record_outputs
@@ -42,7 +43,8 @@ async def sync_edge(
     async with uow:
         await recognise(uow, name=edge, instance=request.instance)
         await uow.edges.seen(edge, now)
-        accounts = await uow.accounts.some(_named_tasks(request))
+        named = set(_named_tasks(request))
+        accounts = await uow.accounts.some(named)
         leases = await uow.leases.held_by(edge, _named_leases(request))
         batch = _Batch(accounts, leases, expires=now + terms.lease_seconds, now=now)
         lost = [key for key in request.renew if not batch.renew(key)]
@@ -56,12 +58,20 @@ async def sync_edge(
         for fault in request.faults:
             await _fault(uow, accounts.get(fault.task_id), fault, edge=edge, now=now)
         await uow.accounts.save(accounts.values())
+        await learn(uow, edge=edge, done=batch.done, failed=batch.failed, report=request.site, now=now)
+        await uow.lanes.charge(batch.used, now)
         reports = {a.task_id: a for a in request.activity if a.task_id in accounts}
         await uow.activity.replace(edge, reports.values(), now)
+        if request.reasons is not None:
+            said = {r.task_id: r for r in request.reasons if r.task_id in accounts}
+            await uow.reasons.replace(edge, said.values(), now)
+        states = {task_id: account.state for task_id, account in accounts.items()}
+        if missing := named - states.keys():
+            states |= await uow.archive.states(missing)
     reply = SyncReply(
         commits=results,
         lost=tuple(lost),
-        tasks=tuple(TaskOrder(task_id=t, state=a.state) for t, a in sorted(accounts.items())),
+        tasks=tuple(TaskOrder(task_id=t, state=s) for t, s in sorted(states.items())),
         rejected_outputs=tuple(rejected),
     )
     return reply, bool(batch.freed)
@@ -82,6 +92,10 @@ class _Batch:
         """Tasks of which events were recorded."""
         self.freed: dict[int, IntervalSet] = defaultdict(lambda: EMPTY)
         """Events that became ready, by task."""
+        self.done = self.failed = 0
+        """Events recorded."""
+        self.used: dict[int, float] = defaultdict(float)
+        """Core-seconds that they took, by lane."""
         self._accounts = accounts
         self._leases = leases
         self._expires = expires
@@ -117,12 +131,13 @@ class _Batch:
         lease, settlement = before.commit(update.done | lost)
         if settlement.new:
             done = len(settlement.new & update.done)
-            self._accounts[update.task_id].recorded(
-                done=done,
-                failed=len(settlement.new) - done,
-                core_seconds=update.core_seconds * done / max(1, len(update.done)),
-                now=self._now,
-            )
+            failed = len(settlement.new) - done
+            core_seconds = update.core_seconds * done / max(1, len(update.done))
+            account = self._accounts[update.task_id]
+            account.recorded(done=done, failed=failed, core_seconds=core_seconds, now=self._now)
+            self.used[account.lane_id] += core_seconds
+            self.done += done
+            self.failed += failed
             self._failures += [(update.task_id, f) for e, f in failures.items() if e in settlement.new]
             self._leases[key] = lease
             self._changed.add(key)
@@ -169,6 +184,7 @@ async def _fault(
 
 def _named_tasks(request: SyncRequest) -> Iterator[int]:
     yield from request.tasks
+    yield from (reason.task_id for reason in request.reasons or ())
     yield from (task_id for task_id, _ in request.renew)
     for updates in (request.commits, request.returns, request.outputs, request.faults, request.activity):
         yield from (update.task_id for update in updates)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpcpanda.dispatcher.account import Account
+from hpcpanda.dispatcher.identity.principal import Sight
 from hpcpanda.dispatcher.store.codec import dump_spec
 from hpcpanda.dispatcher.store.sites import Busy
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.usecases.closing import close
-from hpcpanda.domain.errors import Conflict, Forbidden
+from hpcpanda.domain.errors import Conflict, Forbidden, IllegalTransition
 from hpcpanda.domain.exchange import FailedEventPage, Outputs, Progress, Task, TaskPage
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.states import TaskEvent, TaskState
@@ -20,12 +21,20 @@ ACTIVITY_SECONDS = 30.0
 
 
 async def submit_task(
-    uow: UnitOfWork, *, spec: TaskSpec, owner: str, idempotency_key: str | None, now: float
+    uow: UnitOfWork,
+    *,
+    spec: TaskSpec,
+    owner: str,
+    idempotency_key: str | None,
+    now: float,
+    team: str | None = None,
 ) -> Task:
     """Accept a task: all its events, or jobs, become ready. The same key gives the same task again.
+    The members of ``team`` see it, beside its owner.
 
     Raises:
         Conflict: the key was used before for another specification.
+        TooLarge: the user's tasks have too many different groups and requirements.
     """
     async with uow:
         if idempotency_key is not None:
@@ -47,19 +56,26 @@ async def submit_task(
             updated=now,
             job=spec.job_request,
             in_container=spec.container is not None,
+            lane_id=await uow.lanes.of(owner=owner, group=spec.group, requirements=spec.requirements),
+            served=now,
+            deadline=spec.deadline.timestamp() if spec.deadline is not None else None,
         )
         account.task_id = await uow.accounts.add(account, spec, idempotency_key)
         await uow.ready.put(account.task_id, IntervalSet.span(0, account.total))
+        if team is not None:
+            await uow.teams.add(account.task_id, team)
+        uow.target = f"task {account.task_id}"
     return _task(account, spec, Busy(), now)
 
 
 async def _repeated(uow: UnitOfWork, task_id: int, spec: TaskSpec, now: float) -> Task:
     # What is stored is read before it is compared: fields that a later version has added are then equal.
-    if dump_spec((await uow.accounts.specs([task_id]))[task_id]) != dump_spec(spec):
+    before = await task_of(uow, task_id, now=now)
+    if dump_spec(before.spec) != dump_spec(spec):
         raise Conflict(
             f"this Idempotency-Key was used for task {task_id}, which is specified differently; use a new key"
         )
-    return (await _tasks(uow, [await uow.accounts.get(task_id)], now))[0]
+    return before
 
 
 async def get_task(uow: UnitOfWork, *, task_id: int, now: float) -> Task:
@@ -69,7 +85,19 @@ async def get_task(uow: UnitOfWork, *, task_id: int, now: float) -> Task:
         NotFound: there is no such task.
     """
     async with uow:
-        return (await _tasks(uow, [await uow.accounts.get(task_id)], now))[0]
+        return await task_of(uow, task_id, now=now)
+
+
+async def task_of(uow: UnitOfWork, task_id: int, *, now: float) -> Task:
+    """One task, also if it was put away, within a transaction.
+
+    Raises:
+        NotFound: there is no such task.
+    """
+    found = await uow.accounts.some((task_id,))
+    if task_id not in found:
+        return await uow.archive.get(task_id)
+    return (await _tasks(uow, [found[task_id]], now))[0]
 
 
 async def list_tasks(
@@ -78,16 +106,22 @@ async def list_tasks(
     state: TaskState | None,
     name: str | None,
     owner: str | None,
+    sight: Sight | None,
     limit: int,
     after: int | None,
     now: float,
 ) -> TaskPage:
-    """Tasks, newest first."""
+    """Tasks that the caller sees, newest first."""
     async with uow:
-        found = await uow.accounts.page(state=state, name=name, owner=owner, limit=limit + 1, after=after)
-        page = found[:limit]
-        tasks = await _tasks(uow, page, now)
-    return TaskPage(tasks=tuple(tasks), next_after=page[-1].task_id if len(found) > limit else None)
+        found = await uow.accounts.page(
+            state=state, name=name, owner=owner, sight=sight, limit=limit + 1, after=after
+        )
+        put_away = await uow.archive.page(
+            state=state, name=name, owner=owner, sight=sight, limit=limit + 1, after=after
+        )
+        both = sorted([*await _tasks(uow, found, now), *put_away], key=lambda task: -task.task_id)
+    page = tuple(both[:limit])
+    return TaskPage(tasks=page, next_after=page[-1].task_id if len(both) > limit else None)
 
 
 async def cancel_task(uow: UnitOfWork, *, task_id: int, caller: str, now: float) -> Task:
@@ -99,7 +133,7 @@ async def cancel_task(uow: UnitOfWork, *, task_id: int, caller: str, now: float)
         IllegalTransition: it has come to another end.
     """
     async with uow:
-        account = await uow.accounts.get(task_id)
+        account = await _held(uow, task_id)
         if account.owner != caller:
             raise Forbidden(f"task {task_id} belongs to {account.owner}; only its owner may cancel it")
         if account.state is not TaskState.ABORTED:
@@ -109,6 +143,15 @@ async def cancel_task(uow: UnitOfWork, *, task_id: int, caller: str, now: float)
         return (await _tasks(uow, [account], now))[0]
 
 
+async def _held(uow: UnitOfWork, task_id: int) -> Account:
+    """A task that is to be changed."""
+    found = await uow.accounts.some((task_id,))
+    if task_id not in found:
+        state = (await uow.archive.get(task_id)).state
+        raise IllegalTransition(f"task {task_id} is {state} and was put away; nothing of it changes any more")
+    return found[task_id]
+
+
 async def list_outputs(uow: UnitOfWork, *, task_id: int) -> Outputs:
     """All merged files of a task.
 
@@ -116,7 +159,8 @@ async def list_outputs(uow: UnitOfWork, *, task_id: int) -> Outputs:
         NotFound: there is no such task.
     """
     async with uow:
-        await uow.accounts.get(task_id)
+        if not await uow.accounts.some((task_id,)):
+            return Outputs(files=(await uow.archive.details(task_id)).outputs)
         return Outputs(files=tuple(output for _, output in await uow.outputs.of_task(task_id)))
 
 
@@ -127,8 +171,11 @@ async def list_failures(uow: UnitOfWork, *, task_id: int, after: int | None, lim
         NotFound: there is no such task.
     """
     async with uow:
-        await uow.accounts.get(task_id)
-        found = await uow.failures.page(task_id, after=after, limit=limit + 1)
+        if await uow.accounts.some((task_id,)):
+            found = await uow.failures.page(task_id, after=after, limit=limit + 1)
+        else:
+            put_away = (await uow.archive.details(task_id)).failures
+            found = [f for f in put_away if after is None or f.event > after][: limit + 1]
     page = tuple(found[:limit])
     return FailedEventPage(events=page, next_after=page[-1].event if len(found) > limit else None)
 

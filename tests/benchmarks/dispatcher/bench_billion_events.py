@@ -128,9 +128,9 @@ def scenario(state: Path, chosen: argparse.Namespace, batch: int) -> None:
         task = user.task(task_id)
         assert task.progress.done == chosen.events, task.progress
         report(f"{batch} a sync", timings, -(-chosen.events // chosen.commit_events))
-        with sqlite3.connect(dispatcher.settings.database) as database:
+        with sqlite3.connect(dispatcher.settings.database_file) as database:
             rows = {t: database.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in TABLES}
-        size = dispatcher.settings.database.stat().st_size / 2**20
+        size = dispatcher.settings.database_file.stat().st_size / 2**20
         print(f"  rows {sum(rows.values())} ({rows}), {size:.1f} MiB on disk")
         print(f"  dispatcher RSS {before:.0f} -> {rss_mb(dispatcher):.0f} MiB")
 

@@ -75,6 +75,7 @@ EXAMPLES = {
     "hpcpanda dispatcher token": Example(
         "user somebody", r"^hpcpanda-user-\S+\n$", r"hpcpanda-user-\S+\n", ("token",)
     ),
+    "hpcpanda whoami": Example("", r"scopes +.*tasks:write", r"local\n", ("name", "scopes")),
     "hpcpanda-edge check": Example("{site}", r"ok    launcher\.command", r"", ("site", "findings")),
     "hpcpanda-edge explain": Example(
         "--site {site}", r"edge laptop: running\nNothing is known of backfill windows", r"", ("notes", "tasks", "allocations")
@@ -85,6 +86,8 @@ EXAMPLES = {
 
 SERVICES = {
     "hpcpanda dispatcher run": "started by the services of these tests",
+    "hpcpanda login": "needs an identity provider: see test_oidc",
+    "hpcpanda logout": "needs a login: see test_oidc",
     "hpcpanda-edge run": "started by the services of these tests",
     "hpcpanda-edge drain": "ends the edge: see test_faults",
 }

@@ -368,7 +368,7 @@ def test_tokens_open_only_their_own_doors(shared: RunningDispatcher) -> None:
             with pytest.raises(Unauthenticated):
                 client.tasks()
     with shared.user() as user, shared.edge() as edge, shared.other_user("eve") as eve:
-        with pytest.raises(Forbidden, match="scope user"):
+        with pytest.raises(Forbidden, match="scope tasks:read"):
             edge.tasks()
         with pytest.raises(Forbidden, match="scope edge"):
             user.sync("local", SyncRequest(instance="x"))

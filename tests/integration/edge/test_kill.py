@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hpcpanda_edge.site_file import SITE
 from support.dispatcher import RunningDispatcher, running_dispatcher
 from support.edge import bounds_in, small_site, small_task
 
 from hpcpanda.client.sdk import DispatcherClient
+from hpcpanda.client.site_file import SITE
 from hpcpanda.domain.exchange import Task
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.states import TaskState

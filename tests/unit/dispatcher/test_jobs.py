@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from hpcpanda.dispatcher.store.database import Database
+from hpcpanda.dispatcher.store.sqlite import SqliteDatabase
 from hpcpanda.dispatcher.store.unit import Store
 from hpcpanda.dispatcher.terms import Terms
 from hpcpanda.dispatcher.usecases.acquire import MAX_LEASES, acquire_work
@@ -99,7 +100,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    database = Database(tmp_path / "db.sqlite")
+    database = SqliteDatabase(tmp_path / "db.sqlite")
     await database.migrate()
     made = Bench(database)
     await made.register()
@@ -179,7 +180,9 @@ async def test_the_database_chooses_as_the_rule_says(bench: Bench) -> None:
         )
         capacity = Capacity(instance="e", cores=1, seconds=1, room=room)
         async with bench.store.reading() as uow:
-            chosen = {account.task_id for account in await uow.accounts.ready_for(capacity, 1000)}
+            lanes = await uow.lanes.waiting()
+            found = await uow.lanes.candidates(lanes, capacity, each=1000, long_before=0.0)
+        chosen = {account.task_id for account in found}
         fitting = {t for t, (job, c) in requests.items() if room.refusal(job, container=c) is None}
         assert chosen == fitting
         fitted += len(fitting)
@@ -270,7 +273,7 @@ async def test_misfits_cost_nothing_however_many(bench: Bench) -> None:
 
     fitting = await bench.submit(1000)
     await bench.ask()
-    event.listen(bench.database._writer.sync_engine, "before_cursor_execute", count)
+    event.listen(bench.database.engine.sync_engine, "before_cursor_execute", count)
     given, alone = await asking()
     assert given == [(fitting, 1)]
     for _ in range(MAX_LEASES + 20):
@@ -309,12 +312,12 @@ async def test_an_edge_that_repeats_itself_writes_nothing(bench: Bench) -> None:
     await bench.ask()
     statements: list[str] = []
     event.listen(
-        bench.database._writer.sync_engine,
+        bench.database.engine.sync_engine,
         "before_cursor_execute",
         lambda *call: statements.append(call[2].split()[0]),
     )
     await bench.ask(room=Room(cores=1, memory_mb=16, seconds=1.0))
-    assert set(statements) == {"BEGIN", "SELECT"}
+    assert set(statements) <= {"BEGIN", "SELECT"}
 
 
 async def test_explaining_a_task_behind_jobs_counts_jobs(bench: Bench) -> None:

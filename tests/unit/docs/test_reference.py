@@ -12,7 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 import hpcpanda.client.cli
+from hpcpanda.brokerage.shares import Boost, Quota, Share, SharePlan, Weights
 from hpcpanda.domain import site, task
+from hpcpanda.domain.requirements import Requirements
 from hpcpanda.events.bundle import BundleFile, BundleHead, JobReport
 from hpcpanda.events.journal import ENTRY, JournalHeader
 from hpcpanda.planning.actions import Reason
@@ -37,6 +39,8 @@ def commands(command: object, name: str) -> list[str]:
         *(("site-file.md", m) for m in (site.Site, site.NodeSettings, site.SchedulerSettings)),
         *(("site-file.md", m) for m in (site.LauncherSettings, site.AllocationSettings, site.LimitSettings)),
         *(("site-file.md", m) for m in (site.ContainerSettings, site.QueueLimits)),
+        ("task-file.md", Requirements),
+        *(("shares-file.md", m) for m in (SharePlan, Share, Quota, Boost, Weights)),
         *(("journal.md", m) for m in (JournalHeader, BundleHead, BundleFile, JobReport)),
     ],
 )  # fmt: skip

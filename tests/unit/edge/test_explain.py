@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from hpcpanda_edge import accounts
-from hpcpanda_edge.explaining import Explanation, explain
+from hpcpanda_edge.explaining import EXPLANATION, Explanation, explain
 from hpcpanda_edge.looking import Look, look
 from hpcpanda_edge.outlook import OUTLOOK, STALE_S, GivenBack, Outlook
 from hpcpanda_edge.output import edge_status
-from hpcpanda_edge.reasons import SENTENCES
+from hpcpanda_edge.reasons import SENTENCES, told, why
 from hpcpanda_edge.records import AllocationRecord, OutputState, PackRecord, PartRecord
 from hpcpanda_edge.state_folder import StateFolder
 from hpcpanda_edge.store import Store
@@ -22,10 +22,11 @@ from support.edge import small_site, small_task
 from hpcpanda.allocation.plan import AllocationStatus, PackStatus, TaskProgress
 from hpcpanda.allocation.spool import STATUS, Spool, write_message
 from hpcpanda.domain.errors import NotFound
-from hpcpanda.domain.exchange import Grants, LeaseGrant, OutputFile
+from hpcpanda.domain.exchange import MAX_SENTENCE, Grants, LeaseGrant, OutputFile
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.states import AllocationState, TaskState
 from hpcpanda.domain.task import JobPayload, JobRequest, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.why import Why
 from hpcpanda.packing.windows import BackfillWindow
 from hpcpanda.planning.actions import Reason
 
@@ -332,6 +333,41 @@ def test_an_edge_that_ends(books: Books) -> None:
     assert books.told() == (
         "draining", "The edge is ending: it starts nothing new; 0 events of it are in hand in packs.",
     )  # fmt: skip
+
+
+# ---- as data ----
+
+
+def test_what_is_not_asked_for_is_told_with_its_reason_and_numbers(books: Books) -> None:
+    """As text and as data, for the task and for the edge."""
+    books.task(job_spec(), leased=10)
+    for name in ("a1", "a2"):
+        books.allocation(name=name, bare=True, nodes=2)
+    said = explain(books.look())
+    assert [(w.code, w.numbers) for w in said.refusals] == [("allocation-limit", {"limit": 2})]
+    assert said.tasks[0].numbers["allocations"] == 2
+    assert said.tasks[0].numbers["ready"] == 10
+    assert '"code": "allocation-limit"' in EXPLANATION.dump_json(said, indent=2).decode()
+
+
+def test_an_allocation_tells_its_reason_as_data(books: Books) -> None:
+    """One of an earlier version has the sentence only."""
+    books.task(job_spec(), leased=10)
+    because = Why(code="fills-window", sentence="fits into the window", numbers={"nodes": 2.0})
+    books.allocation(name="a1", bare=True, because=because)
+    books.allocation(name="a2", bare=True)
+    assert [a.because for a in explain(books.look()).allocations] == [because, None]
+
+
+def test_the_dispatcher_is_told_why_tasks_are_where_they_are(books: Books) -> None:
+    """The same code, sentence and numbers; a sentence without end is cut."""
+    books.task(job_spec(cores=4), leased=10)
+    (said,) = told(books.look())
+    assert (said.task_id, said.why.code) == (1, "does-not-fit")
+    assert said.why == why(books.look(), 1)
+    books.task(job_spec(), leased=10, fault="x" * 9000)
+    (said,) = told(books.look())
+    assert len(said.why.sentence) == MAX_SENTENCE
 
 
 # ---- allocations ----

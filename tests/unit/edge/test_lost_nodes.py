@@ -15,7 +15,7 @@ from support.edge_books import fresh
 from hpcpanda.allocation.plan import AllocationStatus, PackStatus
 from hpcpanda.domain.states import AllocationState
 from hpcpanda.packing.requests import WorkAtHand
-from hpcpanda.planning.requests import shapes
+from hpcpanda.planning.requests import ask
 from hpcpanda.planning.situation import AllocationView, Situation
 
 
@@ -41,7 +41,7 @@ def test_work_is_planned_for_nodes_that_live(tmp_path: Path) -> None:
     """The pack has two nodes left, and the allocation none without a pack; the lost one is not asked for again."""
     s, allocation = seen(tmp_path, left=2, pack_left=2)
     assert (allocation.usable_nodes, allocation.packs[0].nodes, allocation.free_nodes) == (2, 2, 0)
-    assert shapes(s, WorkAtHand(loose=(), rigid=())) == ()
+    assert ask(s, WorkAtHand(loose=(), rigid=())).shapes == ()
 
 
 @pytest.mark.parametrize("left", [None, 0, -3, 4, 99])

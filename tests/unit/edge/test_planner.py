@@ -11,9 +11,11 @@ from support.edge import small_site
 from hpcpanda.domain.site import QueueLimits
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import JobRequest
+from hpcpanda.packing.forecast import Forecast
 from hpcpanda.packing.windows import BackfillWindow
 from hpcpanda.planning.actions import (
     AddPack,
+    CancelAllocation,
     EndPart,
     FeedPack,
     FreeNodes,
@@ -360,6 +362,15 @@ def test_memory_and_gpus_bound_jobs_as_cores_do():
     assert found.actions == (feed(7, 2), GiveBack(task_id=7))
 
 
+def test_jobs_that_leave_room_for_each_other_share_nodes():
+    """Two that take nearly all memory of a node and two that take little need two nodes, not three."""
+    large = jobs(7, ready=2, memory_mb=SITE.nodes.memory_mb - 200)
+    small = jobs(9, ready=2, memory_mb=100)
+    (new,) = [a for a in plan(large, small).actions if isinstance(a, NewAllocation)]
+    assert new.nodes == 2
+    assert sum(s.events for p in new.packs for s in p.work) == 4
+
+
 def test_jobs_are_asked_for_cores_that_jobs_do_not_hold():
     """One question for all packs; none for a pack with unread messages, and none once jobs have all cores."""
     packs = (pack(jobs=1), pack(jobs=0, pack_id="p2"), pack(job_cores=None, pack_id="p3"))
@@ -504,9 +515,11 @@ def test_without_a_window_one_request_waits_and_no_second():
     (new,) = asked(plan(TaskView(task_id=1, ready=9), site=LONG, windows=()))
     assert "waits in the queue" in new.why
     queued = (allocation(nodes=1, packs=(pack(9, cores=0),), running=False, seconds_left=3599.0),)
-    found = plan(TaskView(task_id=1, ready=9), allocations=queued, site=LONG, windows=())
+    tasks = (TaskView(task_id=1, ready=9), TaskView(task_id=9))
+    found = plan(*tasks, allocations=queued, site=LONG, windows=())
     assert found.actions == (GiveBack(task_id=1),)
-    assert found.reasons == {1: Reason.NO_WINDOW}
+    assert found.reasons[1] is Reason.NO_WINDOW
+    assert [why.code for why in found.refusals] == ["already-queued"]
     assert found.wants == ()
 
 
@@ -553,7 +566,171 @@ def test_a_request_that_missed_its_window_keeps_others_out_of_what_is_left_of_it
     assert asked(plan(task, allocations=(waiting,), site=LONG, windows=windows))
 
 
+# ---- what was learnt ----
+
+SOON = Forecast(startup_s=5.0)
+
+
+def test_start_up_is_taken_off_what_a_new_allocation_can_do():
+    """A job of 58 s fits into 59 s, but not behind a start-up of 5 s: it is refused here, not submitted for ever."""
+    assert len(asked(plan(jobs(ready=1, walltime_s=58.0)))) == 1
+    found = plan(jobs(ready=1, walltime_s=58.0), forecast=SOON)
+    assert found.actions == (GiveBack(task_id=7),)
+    assert found.reasons == {7: Reason.DOES_NOT_FIT}
+    assert found.numbers[7]["room_seconds"] == 54.0
+    assert plan(forecast=SOON).wants[0].room.seconds == 54.0
+
+
+def test_start_up_is_taken_off_what_a_queued_allocation_can_do():
+    """Of two waves of jobs of 20 s in 50 s the second ends in time, of 12 s later no third one does."""
+    waits = (allocation(nodes=1, packs=(pack(cores=0, job_cores=None),), running=False),)
+    tasks = (TaskView(task_id=1), jobs(ready=9))
+    full = plan(*tasks, allocations=waits, submit_not_before=200.0)
+    late = plan(*tasks, allocations=waits, submit_not_before=200.0, forecast=Forecast(startup_s=12.0))
+    assert full.actions == (feed(7, 4), GiveBack(task_id=7))
+    assert late.actions == (feed(7, 2), GiveBack(task_id=7))
+
+
+def test_predicted_walltimes_make_plans_denser_and_start_nothing_that_cannot_finish():
+    """Jobs of at most 20 s that take 5 s: seven waves in 50 s, for the last must begin 20 s before the end."""
+    there = (allocation(nodes=1, packs=(pack(),)),)
+    tasks = (TaskView(task_id=1), replace(jobs(ready=99), job_seconds=5.0))
+    found = plan(*tasks, allocations=there, submit_not_before=200.0)
+    assert feed(7, 14) in found.actions
+    longer = plan(tasks[0], replace(tasks[1], job_seconds=500.0), allocations=there, submit_not_before=200.0)
+    assert feed(7, 4) in longer.actions
+
+
+def test_urgent_tasks_wait_in_the_queue_beside_what_fills_windows():
+    """Raised priority, or a deadline that an allocation through the queue would hardly meet; others wait for windows."""
+    site = replace(LONG, limits=replace(LONG.limits, allocations=3))
+    windows = (BackfillWindow(queue=None, nodes=2, seconds=700),)
+
+    def in_queue(**fields: object) -> int:
+        task = TaskView(task_id=1, ready=1000, **fields)
+        return sum(not a.in_window for a in asked(plan(task, site=site, windows=windows)))
+
+    assert in_queue() == in_queue(deadline=1e6) == 0
+    assert in_queue(deadline=3000.0) == in_queue(priority=1) == 1
+
+
+def test_the_site_file_bounds_what_waits_where_nothing_is_known_of_windows():
+    """Otherwise as many may wait as there may be allocations; what keeps the second away is told."""
+    bounded = replace(LONG, limits=replace(LONG.limits, queued=1))
+    waits = (allocation(nodes=1, packs=(pack(1, cores=0),), running=False, seconds_left=3599.0),)
+    tasks = (TaskView(task_id=1), mpi())
+    assert len(asked(plan(*tasks, allocations=waits, site=LONG))) == 1
+    found = plan(*tasks, allocations=waits, site=bounded)
+    assert not asked(found)
+    assert [why.code for why in found.refusals] == ["already-queued"]
+    assert found.reasons[8] is Reason.NO_WINDOW
+
+
+def test_an_allocation_that_began_after_the_look_at_windows_keeps_its_nodes():
+    """The windows still have them; an older one does not count."""
+    windows = (BackfillWindow(queue=None, nodes=2, seconds=700),)
+    began = allocation(nodes=2, packs=(pack(9, nodes=2, backlog_s=99.0),), since=95.0, seconds_left=640.0)
+    tasks = (TaskView(task_id=1, ready=1000), TaskView(task_id=9))
+    more = {"site": LONG, "windows": windows, "windows_seen": 90.0}
+    assert not any(a.in_window for a in asked(plan(*tasks, allocations=(began,), **more)))
+    earlier = replace(began, since=85.0)
+    assert any(a.in_window for a in asked(plan(*tasks, allocations=(earlier,), **more)))
+
+
+def test_a_preemptible_queue_is_asked_for_more_than_the_window():
+    """The longest walltime on the nodes that are idle."""
+    site = replace(LONG, queue=QueueLimits(preemptible=True))
+    windows = (BackfillWindow(queue=None, nodes=2, seconds=700),)
+    (new,) = asked(plan(TaskView(task_id=1, ready=1000), site=site, windows=windows))
+    assert (new.nodes, new.walltime_s, new.in_window) == (2, 3600.0, True)
+    assert new.because is not None
+    assert new.because.code == "preemptible"
+
+
+def test_windows_that_were_missed_are_not_asked_for_at_once_again():
+    """Until the pause is over one request waits in the queue, and the plan says why."""
+    windows = (BackfillWindow(queue=None, nodes=2, seconds=700),)
+    found = plan(TaskView(task_id=1, ready=1000), site=LONG, windows=windows, windows_not_before=130.0)
+    assert [a.in_window for a in asked(found)] == [False]
+    assert found.refusals[0].code == "windows-missed"
+    assert found.refusals[0].numbers == {"seconds": 30.0}
+
+
+# ---- queued for nothing ----
+
+
+def queued_for_window(**fields: object) -> AllocationView:
+    values = {"running": False, "in_window": True, "asked": 10.0, "seconds_left": 600.0} | fields
+    return allocation(nodes=2, packs=(pack(1, nodes=2, cores=0, job_cores=None),), **values)
+
+
+def cancelled(found: Plan) -> list[tuple[str, str]]:
+    return [(a.allocation_id, a.because.code) for a in found.actions if isinstance(a, CancelAllocation)]
+
+
+def test_a_request_whose_window_has_passed_is_taken_back():
+    """It has waited for longer than it had to spare, and no window takes it; one that is wide and long enough might."""
+    task, waits = TaskView(task_id=1), (queued_for_window(),)
+    short = (BackfillWindow(queue=None, nodes=2, seconds=500),)
+    assert cancelled(plan(task, allocations=waits, site=LONG, windows=short)) == [("a1", "window-passed")]
+    wide = (BackfillWindow(queue=None, nodes=2, seconds=900),)
+    assert not cancelled(plan(task, allocations=waits, site=LONG, windows=wide))
+    assert not cancelled(plan(task, allocations=waits, site=LONG, windows=None))
+    for patient in (
+        queued_for_window(asked=50.0),
+        queued_for_window(in_window=False),
+        queued_for_window(running=True),
+    ):
+        assert not cancelled(plan(task, allocations=(patient,), site=LONG, windows=short))
+
+
+def test_a_queued_allocation_without_work_is_taken_back():
+    """Its task is over and it holds nothing of it; not while it holds something, nor while more may come."""
+    waits = (queued_for_window(in_window=False),)
+    over = TaskView(task_id=1, state=TaskState.ABORTED)
+    assert cancelled(plan(over, allocations=waits)) == [("a1", "no-work")]
+    assert not cancelled(plan(TaskView(task_id=1), allocations=waits))
+    (part,) = waits[0].packs[0].parts
+    holding = replace(waits[0].packs[0], parts=(replace(part, held=3),))
+    assert not cancelled(plan(over, allocations=(replace(waits[0], packs=(holding,)),)))
+    assert not cancelled(plan(over, allocations=waits, draining=True))
+
+
+# ---- reasons as data ----
+
+
+def test_a_new_allocation_says_why_as_data():
+    """The code, the sentence, and the numbers of the shape."""
+    windows = (BackfillWindow(queue=None, nodes=2, seconds=700),)
+    (new,) = asked(plan(TaskView(task_id=1, ready=1000), site=LONG, windows=windows))
+    assert new.because is not None
+    assert new.because.code == "fills-window"
+    assert (new.because.numbers["nodes"], new.because.numbers["walltime_s"]) == (2, 660.0)
+    assert new.because.sentence in new.why
+
+
+def test_a_reason_comes_with_its_numbers():
+    """What is in use, and of how much."""
+    full = tuple(allocation(f"a{i}", packs=(pack(9, nodes=2, job_cores=None),)) for i in range(2))
+    found = plan(TaskView(task_id=1, ready=5), allocations=full)
+    assert found.numbers[1] == {
+        "ready": 5, "allocations": 2, "allocations_limit": 2, "nodes": 4, "nodes_limit": 4,
+    }  # fmt: skip
+    assert [why.code for why in found.refusals] == ["allocation-limit"]
+    assert plan(TaskView(task_id=1, ready=5), submit_not_before=130.0).numbers[1]["seconds"] == 30.0
+
+
 # ---- many packs ----
+
+
+def test_packs_with_far_less_time_ask_for_jobs_of_their_own():
+    """A question tells the room of packs with about as much time left, so that no more long jobs come than fit."""
+    packs = [
+        allocation(f"a{n}", nodes=1, packs=(pack(),), seconds_left=seconds)
+        for n, seconds in enumerate((50.0, 40.0, 10.0))
+    ]
+    wants = [w for w in plan(TaskView(task_id=1), jobs(), allocations=tuple(packs)).wants if w.only == "jobs"]
+    assert [(w.cores, w.room.seconds) for w in wants if w.room] == [(4, 50.0), (2, 10.0)]
 
 
 def test_one_question_fills_all_packs_of_a_task_up():

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hpcpanda_edge.site_file import load_site
 
+from hpcpanda.client.site_file import load_site
 from hpcpanda.domain.site import Site
 
 Programs = Callable[..., Path]

@@ -53,6 +53,13 @@ async def machine() -> AsyncIterator[Machine]:
         await running
 
 
+async def test_windows_tell_how_old_they_are(machine: Machine) -> None:
+    """From the question on, so that what began meanwhile is known to be younger."""
+    assert machine.watch.age_s is None
+    await machine.answer(Sighting(windows=(HOLE,)), after_s=3.0)
+    assert machine.watch.age_s == 3.0
+
+
 async def test_nothing_is_known_before_the_first_answer(machine: Machine) -> None:
     """And one can wait for it."""
     assert machine.watch.known is None

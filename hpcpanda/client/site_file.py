@@ -17,12 +17,14 @@ from hpcpanda.domain.site import Site
 SITE: TypeAdapter[Site] = TypeAdapter(Site)
 
 
-def load_site(path: Path | str, *, spool: Path | str | None = None) -> Site:
+def load_site(path: Path | str, *, spool: Path | str | None = None, elsewhere: bool = False) -> Site:
     """The site that a file describes, with ``~`` and ``$VARIABLES`` of spool, account and interpreter filled in.
 
     Args:
         path: the TOML file.
         spool: use this spool folder instead of the file's.
+        elsewhere: the machine is only to be thought about, as by the simulator: variables need not be set here, and
+            the spool is ``/``.
 
     Raises:
         InvalidValue: the file cannot be read or a field is wrong; the message names file and field.
@@ -34,7 +36,9 @@ def load_site(path: Path | str, *, spool: Path | str | None = None) -> Site:
         raise InvalidValue(str(path), f"cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise InvalidValue(str(path), f"is not TOML: {error}") from error
-    if spool is not None:
+    if elsewhere:
+        _forget_variables(document)
+    elif spool is not None:
         document["spool"] = str(Path(spool).absolute())
     try:
         _fill_in(document, "spool")
@@ -47,6 +51,15 @@ def load_site(path: Path | str, *, spool: Path | str | None = None) -> Site:
         raise InvalidValue(str(path), problems) from error
     except InvalidValue as error:
         raise InvalidValue(str(path), str(error)) from error
+
+
+def _forget_variables(document: dict[str, Any]) -> None:
+    """Leave out what would have to be filled in."""
+    document["spool"] = "/"
+    if isinstance(scheduler := document.get("scheduler"), dict):
+        for field in ("account", "python"):
+            if isinstance(text := scheduler.get(field), str) and text.startswith(("$", "~")):
+                del scheduler[field]
 
 
 def _fill_in(table: dict[str, Any], field: str, *, within: str = "") -> None:

@@ -1,0 +1,1 @@
+"""Which task is served first, and which site may have it: pure rules."""

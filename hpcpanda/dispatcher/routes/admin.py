@@ -1,0 +1,38 @@
+"""Routes for those who run the dispatcher: the audit log, and taking tokens back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from hpcpanda.dispatcher.context import Admin, ContextDep
+from hpcpanda.dispatcher.identity.scopes import TokenKind
+from hpcpanda.dispatcher.limits import StrictJsonRoute
+from hpcpanda.dispatcher.store.codec import MAX_ID
+from hpcpanda.dispatcher.usecases.tokens import read_audit, revoke_tokens
+from hpcpanda.domain.identity import AuditPage, Revoked
+
+router = APIRouter(prefix="/v1/admin", tags=["administration"], route_class=StrictJsonRoute)
+
+Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+@router.get("/audit")
+async def audit(
+    _: Admin,
+    context: ContextDep,
+    who: Annotated[str | None, Query(max_length=160)] = None,
+    before: Annotated[int | None, Query(ge=0, le=MAX_ID)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> AuditPage:
+    """Tell who did what, newest first."""
+    return await read_audit(context.store.reading(), who=who, before=before, limit=limit)
+
+
+@router.delete("/tokens/{kind}/{name}")
+async def revoke(kind: TokenKind, name: Name, _: Admin, context: ContextDep) -> Revoked:
+    """Take back all tokens of a user or an edge; other replicas may know them for a minute more."""
+    revoked = await revoke_tokens(context.store.writing(), kind=kind, name=name)
+    context.identity.bearers.forget()
+    return revoked

@@ -1,0 +1,32 @@
+"""Insert rows, or change those that are there: both databases can, each in its own dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+async def upsert(
+    connection: AsyncConnection,
+    table: Table,
+    rows: Collection[Mapping[str, Any]],
+    *,
+    changes: Sequence[str] = (),
+    adds: Sequence[str] = (),
+) -> None:
+    """Insert rows; of one whose key is there, put ``changes`` in place of what was and add ``adds`` to it.
+
+    Rows are written in the order of their keys, so that two transactions that do the same never wait for each other.
+    """
+    if not rows:
+        return
+    key = [column.name for column in table.primary_key]
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    new: dict[str, ColumnElement[Any]] = {name: insert.excluded[name] for name in changes}
+    new |= {name: table.c[name] + insert.excluded[name] for name in adds}
+    statement = insert.on_conflict_do_update(index_elements=key, set_=new)
+    await connection.execute(statement, sorted(rows, key=lambda row: [row[name] for name in key]))

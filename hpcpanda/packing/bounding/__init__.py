@@ -1,0 +1,1 @@
+"""What lower bounds are made of; `hpcpanda.packing.bounds` is the way in."""

@@ -1,0 +1,1 @@
+"""How jobs are placed on nodes and time; `hpcpanda.packing.placement` is the way in."""

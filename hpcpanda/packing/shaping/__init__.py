@@ -1,0 +1,1 @@
+"""How requests for allocations get their shape; `hpcpanda.packing.requests` is the way in."""
