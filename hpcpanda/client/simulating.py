@@ -14,14 +14,14 @@ from hpcpanda.client.site_file import load_site
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.site import Site
 from hpcpanda.simulate.harvest import ALL_POLICIES, PolicyName, SimulationOptions, simulate
-from hpcpanda.simulate.perlmutter import run_perlmutter
-from hpcpanda.simulate.perlmutter_report import CHECK_COLUMNS, COLUMNS, check_rows, draw_perlmutter, rows
-from hpcpanda.simulate.pictures import draw_pictures, require_matplotlib
+from hpcpanda.simulate.perlmutter.report import CHECK_COLUMNS, COLUMNS, check_rows, draw_perlmutter, rows
+from hpcpanda.simulate.perlmutter.run import run_perlmutter
+from hpcpanda.simulate.pictures.draw import draw_pictures, require_matplotlib
 from hpcpanda.simulate.reading.choose import read_trace
 from hpcpanda.simulate.reading.formats import TraceFormat
 from hpcpanda.simulate.report import document, figures_of, headline
 from hpcpanda.simulate.trace import HostTrace
-from hpcpanda.simulate.work import JobWork, Workload
+from hpcpanda.simulate.work.workload import JobWork, Workload
 
 __all__ = ["SimulationOptions", "fit_site", "harvest", "load_host", "perlmutter"]
 

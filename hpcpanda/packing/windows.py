@@ -16,6 +16,8 @@ from hpcpanda.domain.validation import require_between
 
 MAX_NODES = 10_000_000
 """More nodes than any machine has."""
+STEP_S = 60.0
+"""Ends are told in whole minutes, rounded down: a planner sees few lengths, however many jobs there are."""
 MAX_SECONDS = 1e10
 """A longer time than any batch system speaks of; beyond it a window has no known end."""
 

@@ -13,19 +13,19 @@ import numpy as np
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.validation import require_between
-from hpcpanda.simulate.easy_host import HostSchedule, host_schedule
-from hpcpanda.simulate.edge_model import SimulatedEdge
-from hpcpanda.simulate.idle import Holes, IdleProfile, holes, idle_profile
-from hpcpanda.simulate.machine import HostMachine, MachineOptions
-from hpcpanda.simulate.machine_easy import EasyMachine
-from hpcpanda.simulate.machine_preempting import PreemptingMachine
-from hpcpanda.simulate.machine_truthful import TruthfulMachine
-from hpcpanda.simulate.policies import Policy
-from hpcpanda.simulate.policies_pilots import FixedPilots, HyperQueueAllocation, TitanBrokers
+from hpcpanda.simulate.machines.easy import EasyMachine
+from hpcpanda.simulate.machines.host_alone import HostSchedule, host_schedule
+from hpcpanda.simulate.machines.host_machine import HostMachine, MachineOptions
+from hpcpanda.simulate.machines.idle import Holes, IdleProfile, holes, idle_profile
+from hpcpanda.simulate.machines.preempting import PreemptingMachine
+from hpcpanda.simulate.machines.truthful import TruthfulMachine
+from hpcpanda.simulate.policies.pilots import FixedPilots, HyperQueueAllocation, TitanBrokers
+from hpcpanda.simulate.policies.policy import Policy
 from hpcpanda.simulate.results import HarvestFigures, HarvestSeries, HostFigures, SimulationResult
+from hpcpanda.simulate.simulated_edge.edge import SimulatedEdge
 from hpcpanda.simulate.trace import HostTrace
-from hpcpanda.simulate.work import Workload
-from hpcpanda.simulate.work_account import quantile, union_steps
+from hpcpanda.simulate.work.account import quantile, union_steps
+from hpcpanda.simulate.work.workload import Workload
 
 _HOUR = 3600.0
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcpanda.simulate.easy_host import HostRun, HostSchedule, host_schedule
-from hpcpanda.simulate.idle import holes, idle_profile
-from hpcpanda.simulate.machine import HostMachine, MachineOptions
-from hpcpanda.simulate.machine_easy import EasyMachine
-from hpcpanda.simulate.machine_figures import busy_node_seconds, host_figures
-from hpcpanda.simulate.machine_preempting import PreemptingMachine
-from hpcpanda.simulate.machine_truthful import TruthfulMachine
+from hpcpanda.simulate.machines.easy import EasyMachine
+from hpcpanda.simulate.machines.figures import busy_node_seconds, host_figures
+from hpcpanda.simulate.machines.host_alone import HostRun, HostSchedule, host_schedule
+from hpcpanda.simulate.machines.host_machine import HostMachine, MachineOptions
+from hpcpanda.simulate.machines.idle import holes, idle_profile
+from hpcpanda.simulate.machines.preempting import PreemptingMachine
+from hpcpanda.simulate.machines.truthful import TruthfulMachine
 from hpcpanda.simulate.reading.choose import read_trace
 from hpcpanda.simulate.trace import HostTrace
 

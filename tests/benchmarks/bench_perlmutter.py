@@ -16,10 +16,9 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
-from hpcpanda.simulate.perlmutter import run_perlmutter
-from hpcpanda.simulate.perlmutter_jobs import JobModel
-from hpcpanda.simulate.perlmutter_queue import run_queue
-from hpcpanda.simulate.perlmutter_report import (
+from hpcpanda.simulate.perlmutter.jobs import JobModel
+from hpcpanda.simulate.perlmutter.queue import run_queue
+from hpcpanda.simulate.perlmutter.report import (
     CHECK_COLUMNS,
     COLUMNS,
     READING_COLUMNS,
@@ -28,9 +27,10 @@ from hpcpanda.simulate.perlmutter_report import (
     reading_rows,
     rows,
 )
-from hpcpanda.simulate.perlmutter_results import PerlmutterResult
-from hpcpanda.simulate.perlmutter_scenario import Scenario
-from hpcpanda.simulate.perlmutter_stream import event_task, perlmutter_site, run_stream
+from hpcpanda.simulate.perlmutter.results import PerlmutterResult
+from hpcpanda.simulate.perlmutter.run import run_perlmutter
+from hpcpanda.simulate.perlmutter.scenario import Scenario
+from hpcpanda.simulate.perlmutter.stream import event_task, perlmutter_site, run_stream
 
 VARIATIONS: dict[str, tuple[Scenario, float]] = {
     "the preset, no lost node": (Scenario(), 20.0),

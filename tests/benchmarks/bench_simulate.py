@@ -20,7 +20,7 @@ from hpcpanda.simulate.harvest import ALL_POLICIES, Host, PolicyName, Simulation
 from hpcpanda.simulate.reading.choose import read_trace
 from hpcpanda.simulate.results import HarvestFigures
 from hpcpanda.simulate.trace import HostTrace
-from hpcpanda.simulate.work import JobWork, Workload
+from hpcpanda.simulate.work.workload import JobWork, Workload
 
 TRACE = Path(__file__).resolve().parents[3] / "shared" / "traces" / "theta-2023.csv.gz"
 NODES = 4392

@@ -87,10 +87,6 @@ def main() -> None:
         real = reality.harvest()
         shutil.copy(slurm.folder / "accounting", folder / "accounting")
         models = {"simulator": simulated(scenario, reality.site, startup_s=startup_s)}
-        if not scenario.preempts:
-            models["simulator, in minutes"] = simulated(
-                scenario, reality.site, startup_s=startup_s, minutes=True
-            )
         show(real, models)
         print(f"load average {os.getloadavg()[0]:.1f}")
 

@@ -8,12 +8,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcpanda.simulate.easy_host import HostRun, host_schedule
-from hpcpanda.simulate.idle import holes, idle_profile
-from hpcpanda.simulate.machine import HostMachine, MachineOptions
-from hpcpanda.simulate.machine_easy import EasyMachine
-from hpcpanda.simulate.machine_preempting import PreemptingMachine
-from hpcpanda.simulate.machine_truthful import TruthfulMachine
+from hpcpanda.simulate.machines.easy import EasyMachine
+from hpcpanda.simulate.machines.host_alone import HostRun, host_schedule
+from hpcpanda.simulate.machines.host_machine import HostMachine, MachineOptions
+from hpcpanda.simulate.machines.idle import holes, idle_profile
+from hpcpanda.simulate.machines.preempting import PreemptingMachine
+from hpcpanda.simulate.machines.truthful import TruthfulMachine
 from hpcpanda.simulate.trace import HostTrace
 from tests.support.host_jobs import MACHINE, Ask, asks, drive, host_traces, most_busy, slow_easy, until
 

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from hypothesis import strategies as st
 
-from hpcpanda.simulate.easy_host import HostSchedule
-from hpcpanda.simulate.machine import HostMachine
+from hpcpanda.simulate.machines.host_alone import HostSchedule
+from hpcpanda.simulate.machines.host_machine import HostMachine
 from hpcpanda.simulate.ports import AllocationEvent
 from hpcpanda.simulate.trace import HostTrace
 

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 
 from hpcpanda.domain.site import Site
-from hpcpanda.packing.windows import BackfillWindow, shorten
 from hpcpanda.simulate.harvest import (
     Host,
     PolicyName,
@@ -18,10 +17,8 @@ from hpcpanda.simulate.harvest import (
     make_policy,
     run,
 )
-from hpcpanda.simulate.machine import MachineOptions
-from hpcpanda.simulate.machine_easy import EasyMachine
 from hpcpanda.simulate.trace import HostTrace
-from hpcpanda.simulate.work import EventWork, JobWork, Workload
+from hpcpanda.simulate.work.workload import EventWork, JobWork, Workload
 
 _LAUNCH_S: Final = 0.03
 """How much longer than its command a host job has its nodes, by the controller's log."""
@@ -119,20 +116,11 @@ def host_with_holes() -> tuple[HostJob, ...]:
     return tuple(HostJob(at=0.0, nodes=n, run_s=run_s, limit_minutes=minutes) for n, minutes, run_s in shapes)
 
 
-class MinuteMachine(EasyMachine):
-    """Tells windows as the edge's probes do, in whole minutes."""
-
-    def windows(self) -> tuple[BackfillWindow, ...]:
-        """Their ends rounded down."""
-        return shorten(super().windows(), step=60.0)
-
-
 def simulated(
     scenario: Scenario,
     site: Site,
     *,
     startup_s: float,
-    minutes: bool = False,
     cycle_s: float = 1.0,
     seed: int = 1,
 ) -> Harvest:
@@ -142,7 +130,6 @@ def simulated(
         scenario: what happens.
         site: that of the real edge, read from the same file.
         startup_s: as measured in reality.
-        minutes: windows are told in whole minutes, where the host does not preempt.
         cycle_s: how often the batch system looks at requests.
         seed: of what the simulator draws.
     """
@@ -164,8 +151,6 @@ def simulated(
     )
     host = replace(Host.of(scenario.trace, options), span=(scenario.work_at, scenario.seconds))
     machine = host.machine(site, options)
-    if minutes:
-        machine = MinuteMachine(host.trace, MachineOptions(cycle_s=cycle_s, seed=seed))
     policy = make_policy(PolicyName.OURS, site, options)
     run(machine, policy, host.span)
     figures = harvest_figures(policy, machine, host, site, options)

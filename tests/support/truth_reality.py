@@ -203,7 +203,11 @@ class Reality:
 
     @staticmethod
     def _host_start(job: int, rows: list[Row], began: float) -> float:
-        at = [_seconds(r["StartTime"], began) - began for r in rows if r["JobId"] == str(job)]
+        at = [
+            _seconds(r["StartTime"], began) - began
+            for r in rows
+            if r["JobId"] == str(job) and int(r["NodeCnt"])
+        ]
         return at[0] if at else float("nan")
 
 

@@ -7,11 +7,8 @@ import time
 from collections.abc import Callable
 
 from hpcpanda.domain.errors import HpcPandaError
-from hpcpanda.packing.windows import shorten
+from hpcpanda.packing.windows import STEP_S, shorten
 from hpcpanda_edge.windows.ports import Sighting, WindowReader
-
-STEP_S = 60.0
-"""Window ends are rounded down to minutes: the planner sees few lengths, however many jobs there are."""
 
 
 class PacedProbe:

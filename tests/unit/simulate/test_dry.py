@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpcpanda.simulate.work import EventWork, JobWork, RangeCosts
-from hpcpanda.simulate.work_account import Account
-from hpcpanda.simulate.work_pack import PackJobs, PackModel
+from hpcpanda.simulate.work.account import Account
+from hpcpanda.simulate.work.pack import PackJobs, PackModel
+from hpcpanda.simulate.work.workload import EventWork, JobWork, RangeCosts
 
 CORES = 4
 

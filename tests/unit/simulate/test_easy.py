@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.simulate.easy_host import HostRun, host_schedule
+from hpcpanda.simulate.machines.host_alone import HostRun, host_schedule
 from tests.support.host_jobs import slow_easy, trace_of
 
 

@@ -9,13 +9,13 @@ import pytest
 
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.site import AllocationSettings, LimitSettings, NodeSettings, SchedulerSettings, Site
-from hpcpanda.simulate.edge_model import SimulatedEdge
-from hpcpanda.simulate.edge_model_books import Books
 from hpcpanda.simulate.harvest import ALL_POLICIES, Host, PolicyName, SimulationOptions, run, simulate
 from hpcpanda.simulate.results import HarvestFigures
+from hpcpanda.simulate.simulated_edge.books import Books
+from hpcpanda.simulate.simulated_edge.edge import SimulatedEdge
 from hpcpanda.simulate.trace import HostTrace
-from hpcpanda.simulate.work import EventWork, JobWork, Workload
-from hpcpanda.simulate.work_account import Account
+from hpcpanda.simulate.work.account import Account
+from hpcpanda.simulate.work.workload import EventWork, JobWork, Workload
 from tests.support.host_jobs import trace_of
 
 HOUR = 3600

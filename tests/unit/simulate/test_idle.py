@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from hpcpanda.packing.windows import BackfillWindow
-from hpcpanda.simulate.easy_host import host_schedule
-from hpcpanda.simulate.idle import Held, IdleProfile, holes, idle_profile
+from hpcpanda.simulate.machines.host_alone import host_schedule
+from hpcpanda.simulate.machines.idle import Held, IdleProfile, holes, idle_profile
 from tests.support.host_jobs import trace_of
 
 

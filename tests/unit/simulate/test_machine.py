@@ -9,12 +9,12 @@ import pytest
 
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.packing.windows import BackfillWindow
-from hpcpanda.simulate.easy_host import host_schedule
-from hpcpanda.simulate.machine import Allocation, MachineOptions
-from hpcpanda.simulate.machine_easy import EasyMachine
-from hpcpanda.simulate.machine_figures import host_figures
-from hpcpanda.simulate.machine_preempting import PreemptingMachine, victims
-from hpcpanda.simulate.machine_truthful import TruthfulMachine
+from hpcpanda.simulate.machines.easy import EasyMachine
+from hpcpanda.simulate.machines.figures import host_figures
+from hpcpanda.simulate.machines.host_alone import host_schedule
+from hpcpanda.simulate.machines.host_machine import Allocation, MachineOptions
+from hpcpanda.simulate.machines.preempting import PreemptingMachine, victims
+from hpcpanda.simulate.machines.truthful import TruthfulMachine
 from hpcpanda.simulate.ports import AllocationEvent, BatchSystem
 from tests.support.host_jobs import Job, trace_of, until
 

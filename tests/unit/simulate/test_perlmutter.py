@@ -11,9 +11,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.simulate.perlmutter import OURS, run_perlmutter
-from hpcpanda.simulate.perlmutter_jobs import JobModel
-from hpcpanda.simulate.perlmutter_report import (
+from hpcpanda.simulate.perlmutter.jobs import JobModel
+from hpcpanda.simulate.perlmutter.report import (
     CHECK_COLUMNS,
     COLUMNS,
     READING_COLUMNS,
@@ -22,9 +21,10 @@ from hpcpanda.simulate.perlmutter_report import (
     reading_rows,
     rows,
 )
-from hpcpanda.simulate.perlmutter_results import Bias, PerlmutterResult, PolicyResult
-from hpcpanda.simulate.perlmutter_scenario import Scenario
-from hpcpanda.simulate.perlmutter_stream import event_task, perlmutter_site, run_stream
+from hpcpanda.simulate.perlmutter.results import Bias, PerlmutterResult, PolicyResult
+from hpcpanda.simulate.perlmutter.run import OURS, run_perlmutter
+from hpcpanda.simulate.perlmutter.scenario import Scenario
+from hpcpanda.simulate.perlmutter.stream import event_task, perlmutter_site, run_stream
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.ledger import EventLedger
 from hpcpanda.domain.site import AllocationSettings, NodeSettings, Site
 from hpcpanda.domain.task import Output, OutputFormat, ProcessPayload, RangePolicy, Resources, TaskSpec
-from hpcpanda.simulate.node_life import LifeAccount, NodeLife, NodeShape, StreamTask
+from hpcpanda.simulate.perlmutter.node_life import LifeAccount, NodeLife, NodeShape, StreamTask
 
 CORES = 4
 WALL_S = 300.0

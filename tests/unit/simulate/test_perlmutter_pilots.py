@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcpanda.simulate.perlmutter_jobs import HOUR, JobModel, lost_nodes
-from hpcpanda.simulate.perlmutter_pilots import Fate, PilotRules, PilotShape, run_pilots
-from hpcpanda.simulate.perlmutter_published import PUBLISHED
+from hpcpanda.simulate.perlmutter.jobs import HOUR, JobModel, lost_nodes
+from hpcpanda.simulate.perlmutter.pilots import Fate, PilotRules, PilotShape, run_pilots
+from hpcpanda.simulate.perlmutter.published import PUBLISHED
 
 ONE_WAVE = PilotRules(name="one", what="")
 TRUTHFUL = PilotRules(name="truthful", what="", truthful=True)

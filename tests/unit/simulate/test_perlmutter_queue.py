@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.simulate.perlmutter_queue import run_queue
+from hpcpanda.simulate.perlmutter.queue import run_queue
 
 
 def test_limits_are_kept_and_used() -> None:

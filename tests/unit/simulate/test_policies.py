@@ -8,18 +8,18 @@ import pytest
 from hpcpanda.domain.site import AllocationSettings, LimitSettings, NodeSettings, SchedulerSettings, Site
 from hpcpanda.packing.windows import BackfillWindow
 from hpcpanda.simulate.harvest import Host, SimulationOptions, run
-from hpcpanda.simulate.machine import HostMachine
-from hpcpanda.simulate.policies import Policy, next_poll
-from hpcpanda.simulate.policies_pilots import (
+from hpcpanda.simulate.machines.host_machine import HostMachine
+from hpcpanda.simulate.policies.pilots import (
     FixedPilots,
     HyperQueueAllocation,
     PilotRules,
     Pilots,
     TitanBrokers,
 )
+from hpcpanda.simulate.policies.policy import Policy, next_poll
 from hpcpanda.simulate.trace import HostTrace
-from hpcpanda.simulate.work import JobWork, Workload
-from hpcpanda.simulate.work_account import Account
+from hpcpanda.simulate.work.account import Account
+from hpcpanda.simulate.work.workload import JobWork, Workload
 from tests.support.host_jobs import trace_of
 
 HOUR = 3600

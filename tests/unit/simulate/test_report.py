@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.simulate import pictures, pictures_time
-from hpcpanda.simulate.pictures import draw_pictures
-from hpcpanda.simulate.pictures_holes import draw_holes
-from hpcpanda.simulate.pictures_policies import draw_policies
-from hpcpanda.simulate.pictures_time import draw_day, draw_utilisation, place_spans
+from hpcpanda.simulate.pictures import draw as pictures
+from hpcpanda.simulate.pictures import time as pictures_time
+from hpcpanda.simulate.pictures.draw import draw_pictures
+from hpcpanda.simulate.pictures.holes import draw_holes
+from hpcpanda.simulate.pictures.policies import draw_policies
+from hpcpanda.simulate.pictures.time import draw_day, draw_utilisation, place_spans
 from hpcpanda.simulate.report import document, figures_of, headline
 from hpcpanda.simulate.results import HarvestFigures, HarvestSeries, HostFigures, SimulationResult
 from hpcpanda.simulate.trace import Flaw

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpcpanda.simulate.work import Cut, EventWork, JobWork, RangeCosts
-from hpcpanda.simulate.work_account import Account, union_steps
-from hpcpanda.simulate.work_pack import PackJobs, PackModel
+from hpcpanda.simulate.work.account import Account, union_steps
+from hpcpanda.simulate.work.pack import PackJobs, PackModel
+from hpcpanda.simulate.work.workload import Cut, EventWork, JobWork, RangeCosts
 
 EVENTS = EventWork(event_seconds=5.0, spread=0.8, target_seconds=10.0)
 JOBS = JobWork(cores=8, median_s=1000.0, p90_s=1500.0, limit_s=4000.0)

@@ -1,0 +1,1 @@
+"""The host machine of a trace, with our allocations on it."""

@@ -1,0 +1,1 @@
+"""ePIC's production at Perlmutter as a ready simulation."""

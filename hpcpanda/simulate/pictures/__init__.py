@@ -1,0 +1,1 @@
+"""What a simulation found, drawn; matplotlib is imported late."""

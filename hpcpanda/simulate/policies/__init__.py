@@ -1,0 +1,1 @@
+"""Policies that are compared with ours, each with its source."""

@@ -1,0 +1,1 @@
+"""What work costs and what interruptions lose, without drawing every event."""
