@@ -126,14 +126,14 @@ def test_a_range_longer_than_the_grace_time_is_given_up(rig: RigMaker) -> None:
 
 def test_nothing_starts_that_cannot_end_before_the_deadline(rig: RigMaker) -> None:
     """With 0.3 s an event and a short wall time, the last range ends before the wall minus the margin."""
-    a = rig(walltime_s=5.0, margin_s=1.0, grace_s=2.0)
+    a = rig(walltime_s=7.0, margin_s=2.0, grace_s=2.0)
     a.start(event_pack((1, 0, 1000), settings={"event_ms": 300}, target_seconds=0.5))
     assert a.wait() == 0
     began = a.history("allocation-started")[0]["at"]
-    assert a.history("allocation-ended")[0]["at"] - began < 5.0
+    assert a.history("allocation-ended")[0]["at"] - began < 7.0
     entries = [read_journal(path).entries for path in a.journals()]
     ends = [float((e["start"] + e["wall_s"]).max()) for e in entries if len(e)]
-    assert max(ends) - began < 4.0
+    assert max(ends) - began < 5.0
     assert 8 <= len(a.done()[1]) < 1000
 
 
