@@ -75,6 +75,10 @@ EXAMPLES = {
     "hpcpanda dispatcher token": Example(
         "user somebody", r"^hpcpanda-user-\S+\n$", r"hpcpanda-user-\S+\n", ("token",)
     ),
+    "hpcpanda dispatcher doctor": Example("", r"ok ", r""),
+    "hpcpanda simulate": Example(
+        "{trace} --site {site} --policy titan", r"Titan-style brokers", r"Titan-style brokers\t[\d.]+\n", ("policies",)
+    ),
     "hpcpanda whoami": Example("", r"scopes +.*tasks:write", r"local\n", ("name", "scopes")),
     "hpcpanda-edge check": Example("{site}", r"ok    launcher\.command", r"", ("site", "findings")),
     "hpcpanda-edge explain": Example(
@@ -86,6 +90,8 @@ EXAMPLES = {
 
 SERVICES = {
     "hpcpanda dispatcher run": "started by the services of these tests",
+    "hpcpanda dispatcher backup": "writes a new file each time: see test_doctor",
+    "hpcpanda dispatcher restore": "fills an empty database only: see test_doctor",
     "hpcpanda login": "needs an identity provider: see test_oidc",
     "hpcpanda logout": "needs a login: see test_oidc",
     "hpcpanda-edge run": "started by the services of these tests",
@@ -104,6 +110,7 @@ class Things:
     waiting: int
     file: Path
     site: Path
+    trace: Path
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +119,16 @@ def things(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iter
     name = "one-of-the-examples"
     file = tmp_path_factory.mktemp("files") / "task.toml"
     file.write_text(task_toml(events="events = 60"))
+    trace = file.with_name("host.swf")
+    trace.write_text(
+        "".join(f"{n} {600 * n} 0 3600 1 -1 -1 1 7200 -1 1 1 1 -1 1 -1 -1 -1\n" for n in range(1, 9))
+    )
     task = run_to_end(services, chain_task("generate", events=60, name=name))
     assert task.state is TaskState.DONE
     failed = run_to_end(services, chain_task("poisonous", events=20, settings={"bad": 7}))
     with services.client() as client:
         waiting = client.submit(chain_task("generate", events=1000, settings={"event_s": 0.1})).task_id
-    yield Things(name, task.task_id, failed.task_id, waiting, file, services.site_file)
+    yield Things(name, task.task_id, failed.task_id, waiting, file, services.site_file, trace)
     with services.client() as client, contextlib.suppress(IllegalTransition):
         client.cancel(waiting)
 
@@ -249,9 +260,10 @@ def test_a_stranger_s_token_is_refused(tmp_path: Path, things: Things, here: Cal
     token.write_text("hpcpanda-user-never-made")
     assert "token" in here("--token-file", token, "task", "list").err
     token.write_text(here("dispatcher", "token", "edge", "elsewhere").out)
-    ran = here("--token-file", token, "task", "show", things.task)
+    ran = here("--token-file", token, "task", "list")
     assert ran.code == 1
-    assert "edge" in ran.err
+    assert "tasks:read" in ran.err
+    assert "none that you may see" in here("--token-file", token, "task", "show", things.task).err
 
 
 def test_a_second_dispatcher_over_the_same_state_is_refused(here: Callable[..., Ran]) -> None:
