@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import ast
+import gc
 import os
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
 os.environ.setdefault("UCX_NET_DEVICES", "lo")  # MPI of several ranks listens on loopback only
 
 
-_REAL_PARTS = {"integration", "campaign"}
+_parse = ast.parse
+
+
+def _parse_undisturbed(*words: Any, **more: Any) -> Any:
+    """CPython 3.11 (gh-106905) fails to parse when the garbage collector runs something in the middle that parses too, as
+    the report of an unraisable error does; pydantic parses for the docstrings of attributes."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return _parse(*words, **more)
+    finally:
+        if collects:
+            gc.enable()
+
+
+ast.parse = _parse_undisturbed
+
+_REAL_PARTS = {"integration", "chaos", "campaign"}
 """Tests of real clusters, services and kills: one that fails is tried once more, and both are reported, since a machine
 that others use too can be late at any moment. The rest has no such excuse."""
 
 
-_OF_PYTHON = "AST constructor recursion depth mismatch"
-"""CPython 3.11 (gh-106905): parsing fails when the garbage collector runs something in the middle that parses too, as the
-report of an unraisable error does. pydantic parses for the docstrings of attributes."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of real parts, and all for what Python itself gets wrong."""
+    """Mark the tests of real parts."""
     for item in items:
-        real = _REAL_PARTS & set(item.path.parts)
-        item.add_marker(
-            pytest.mark.flaky(reruns=1) if real else pytest.mark.flaky(reruns=2, only_rerun=[_OF_PYTHON])
-        )
+        if _REAL_PARTS & set(item.path.parts):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.hookimpl(wrapper=True)
