@@ -116,7 +116,9 @@ os._exit(3)
     last = pack.until_exit()
     ((failed,),) = [group.events for group in pack.recorded.failed]
     assert (failed.event, failed.attempts, pack.recorded.failed[0].epoch) == (7, 3, 4)
-    assert "exit status 3" in failed.error
+    assert (
+        "exit status" in failed.error
+    )  # 3, or 9 where hydra has killed one rank before it saw the other's own end
     assert "bad luck" in failed.error
     assert tries.read_text() == "xxx"
     assert (last.done, last.error, len(pack.recorded.entries)) == (0, None, 0)
