@@ -17,8 +17,9 @@ _parse = ast.parse
 
 
 def _parse_undisturbed(*words: Any, **more: Any) -> Any:
-    """CPython 3.11 (gh-106905) fails to parse when the garbage collector runs something in the middle that parses too, as
-    the report of an unraisable error does; pydantic parses for the docstrings of attributes."""
+    """Parse with the garbage collector off. CPython 3.11 sometimes fails here with "AST constructor recursion depth mismatch"
+    (compare gh-106905), where pydantic parses for the docstrings of attributes; a parse inside a parse, started by the
+    collector, is the likely cause."""
     collects = gc.isenabled()
     gc.disable()
     try:

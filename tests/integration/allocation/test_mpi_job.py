@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,9 +117,8 @@ os._exit(3)
     last = pack.until_exit()
     ((failed,),) = [group.events for group in pack.recorded.failed]
     assert (failed.event, failed.attempts, pack.recorded.failed[0].epoch) == (7, 3, 4)
-    assert (
-        "exit status" in failed.error
-    )  # 3, or 9 where hydra has killed one rank before it saw the other's own end
+    # 9 was seen under load: probably a rank that hydra killed before it saw it end
+    assert re.search(r"exit status [39]\b", failed.error)
     assert "bad luck" in failed.error
     assert tries.read_text() == "xxx"
     assert (last.done, last.error, len(pack.recorded.entries)) == (0, None, 0)
