@@ -166,8 +166,9 @@ class _Trial:
         self.left |= {name for name in _files(ended.folder) if name not in kept}
         other = self._first.setdefault(report.job, ended)
         if other is not ended:
-            assert other.folder is not None
-            self._compare(report.job, ended.outputs, other.folder, ended.folder)
+            first, second = sorted((other, ended), key=lambda run: run.report.attempt)
+            assert first.folder is not None and second.folder is not None
+            self._compare(report.job, ended.outputs, first.folder, second.folder)
             self.compared += [other.run_id, ended.run_id]
 
     def _compare(self, job: int, outputs: Sequence[str], first: Path, second: Path) -> None:

@@ -55,8 +55,11 @@ def test_an_output_that_knows_its_attempt_differs() -> None:
 
 
 def test_a_longer_output_differs_where_the_other_ends() -> None:
-    """Also beyond the first mebibyte, which is compared block by block."""
-    script = "head -c 1048580 /dev/zero > out; [ $HPCPANDA_ATTEMPT = 2 ] && echo >> out; true"
+    """Also beyond the first mebibyte, which is compared block by block.
+
+    The first attempt is named first, whichever ended first.
+    """
+    script = "head -c 1048580 /dev/zero > out; [ $HPCPANDA_ATTEMPT = 2 ] && echo >> out || sleep 0.3"
     (difference,) = check(task(script), jobs=1).differences
     assert difference.detail == "byte 1,048,580 differs between two runs (1,048,580 and 1,048,581 bytes)"
 
