@@ -29,12 +29,13 @@ _NEVER_EXPIRES: Final = 1e18
 
 
 def take_grants(store: Store, grants: Grants) -> int:
-    """Enter new leases; gives the number of events."""
+    """Enter new leases; gives the number of events. What a task is may have changed: the newest that is told counts."""
     events = 0
     for grant in grants.leases:
         known = store.tasks.get(grant.task_id)
         task = known or TaskRecord(task_id=grant.task_id, spec=grant.spec)
-        store.tasks.put(replace(task, event_seconds=grant.event_seconds or task.event_seconds))
+        event_seconds = grant.event_seconds or task.event_seconds
+        store.tasks.put(replace(task, spec=grant.spec, event_seconds=event_seconds))
         key = (grant.task_id, grant.epoch)
         if key not in store.leases:
             ledger = EventLedger.over(grant.events)

@@ -12,7 +12,7 @@ from hpcpanda.allocation.job_messages import JobLoad
 from hpcpanda.allocation.job_space import Space
 from hpcpanda.allocation.plan import LeasedEvents, TaskWork
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
-from hpcpanda.domain.task import JobRequest
+from hpcpanda.domain.jobs import JobRequest
 
 COVER_S: Final = 1.0
 """Jobs shorter than this are short: a node gets about so many seconds of them beyond those that run."""

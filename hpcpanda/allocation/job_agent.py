@@ -41,7 +41,8 @@ from hpcpanda.allocation.job_run import JobEnded, JobRun
 from hpcpanda.allocation.job_space import Space
 from hpcpanda.allocation.job_usage import JobUsage
 from hpcpanda.domain.errors import PayloadFailed
-from hpcpanda.domain.task import JobPayload, TaskSpec
+from hpcpanda.domain.jobs import JobPayload
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.events.recorder import Recorder
 
 REPORT_S: Final = 0.05

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcpanda.allocation.process_watch import descendants, pss_bytes, rss_bytes
-from hpcpanda.domain.task import JobRequest
+from hpcpanda.domain.jobs import JobRequest
 
 LOOK_S: Final = 0.5
 """Seconds between two looks at a job that runs for long; a job that has just begun is looked at sooner."""

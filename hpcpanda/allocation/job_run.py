@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from hpcpanda.domain.task import JobPayload, JobRequest
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.events.bundle import JobReport
 
 

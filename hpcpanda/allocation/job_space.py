@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.room import Room
-from hpcpanda.domain.task import JobRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcpanda.domain.errors import PayloadFailed
-from hpcpanda.domain.task import JobPayload, JobRequest
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.payload.forms.child import fill
 
 

@@ -12,7 +12,8 @@ from hpcpanda.allocation.pack_run import PACK_RUN
 from hpcpanda.allocation.plan import MergePack, PackStatus
 from hpcpanda.allocation.spool import read_message
 from hpcpanda.domain.errors import HpcPandaError
-from hpcpanda.domain.task import JobPayload, TaskSpec
+from hpcpanda.domain.jobs import JobPayload
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.merge import JobOutputs, Source, merge
 
 

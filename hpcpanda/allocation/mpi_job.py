@@ -34,8 +34,8 @@ from hpcpanda.allocation.pack_run import PACK_RUN, PackRun
 from hpcpanda.allocation.plan import MpiJobPack, PackStatus, TaskProgress, TaskWork
 from hpcpanda.allocation.spool import Spool, read_message
 from hpcpanda.domain.errors import HpcPandaError, InvalidValue, PayloadFailed, SchedulerFailed
+from hpcpanda.domain.jobs import JobPayload
 from hpcpanda.domain.ledger import FailedEvent
-from hpcpanda.domain.task import JobPayload
 from hpcpanda.events.journal import FailedInEpoch
 from hpcpanda.events.recorder import Recorder
 from hpcpanda.payload import pythia_seed

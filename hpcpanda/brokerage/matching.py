@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.requirements import Requirements
 from hpcpanda.domain.room import Room
-from hpcpanda.domain.task import JobRequest
 from hpcpanda.domain.why import Why
 
 

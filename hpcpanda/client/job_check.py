@@ -17,8 +17,9 @@ from hpcpanda.allocation.job_keeper import JobKeeper
 from hpcpanda.allocation.job_outcome import STREAMS
 from hpcpanda.allocation.job_run import JobEnded, JobRun
 from hpcpanda.domain.errors import InvalidValue, PayloadFailed
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.site import NodeSettings, Site
-from hpcpanda.domain.task import JobPayload, JobRequest, TaskSpec
+from hpcpanda.domain.task import TaskSpec
 
 _BLOCK = 1 << 20
 _NEARLY = 0.8
@@ -167,7 +168,8 @@ class _Trial:
         other = self._first.setdefault(report.job, ended)
         if other is not ended:
             first, second = sorted((other, ended), key=lambda run: run.report.attempt)
-            assert first.folder is not None and second.folder is not None
+            assert first.folder is not None
+            assert second.folder is not None
             self._compare(report.job, ended.outputs, first.folder, second.folder)
             self.compared += [other.run_id, ended.run_id]
 

@@ -11,7 +11,7 @@ import typer
 from hpcpanda.client.cli_context import CliContext, Printed
 from hpcpanda.client.output import OutputMode, table
 from hpcpanda.client.task_file import load_task
-from hpcpanda.domain.task import JobRequest
+from hpcpanda.domain.jobs import JobRequest
 
 if TYPE_CHECKING:
     from hpcpanda.client.job_check import JobsReport

@@ -15,8 +15,8 @@ from hpcpanda.client.watch import describe
 from hpcpanda.client.watch import watch as watch_task
 from hpcpanda.dispatcher.wording import counted
 from hpcpanda.domain.exchange import Task
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import JobRequest
 
 app = typer.Typer(no_args_is_help=True, help="Submit tasks, see where they are, get their outputs.")
 

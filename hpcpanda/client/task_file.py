@@ -10,7 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from hpcpanda.dispatcher.wording import field_errors
 from hpcpanda.domain.errors import HpcPandaError, InvalidValue
-from hpcpanda.domain.task import InputFile, InputFormat, TaskSpec
+from hpcpanda.domain.inputs import InputFile, InputFormat
+from hpcpanda.domain.task import TaskSpec
 
 _SPEC: TypeAdapter[TaskSpec] = TypeAdapter(TaskSpec)
 

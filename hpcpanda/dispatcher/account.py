@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.states import TaskEvent, TaskState, next_task_state
-from hpcpanda.domain.task import JobRequest
 
 RATE_SECONDS = 30.0
 """Memory of the recent rate of finished events."""

@@ -257,6 +257,7 @@ class LeaseGrant:
     epoch: int
     events: IntervalSet
     spec: TaskSpec
+    """What the task is now; it counts in the place of what was told with earlier grants."""
     expires_in_s: float
     event_seconds: float | None = None
     """Measured core-seconds an event, or job, if known."""

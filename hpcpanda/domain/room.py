@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.site import Site
-from hpcpanda.domain.task import JobRequest, TaskSpec
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.domain.validation import require_between
 
 _NO_CONTAINERS: Final = "asks for a container, where none can be run"

@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from itertools import pairwise
 from typing import ClassVar, Literal
 
 from hpcpanda.domain.errors import InvalidValue
+from hpcpanda.domain.inputs import Inputs
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.requirements import Requirements
 from hpcpanda.domain.validation import (
     MAX_EVENTS,
@@ -22,7 +23,6 @@ Scalar = str | int | float | bool
 """A value of a payload's settings."""
 
 _STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
-_CHECKSUM = re.compile(r"adler32:[0-9a-fA-F]{8}|sha256:[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,157 +85,8 @@ class ProcessPayload:
         require_nonempty("payload.command", self.command)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobPayload:
-    """A command run once a job, in a work folder of its own."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    command: tuple[str, ...]
-    """Words of the command; ``{job} {jobs} {seed} {cores} {gpus} {memory_mb}`` are filled in. No shell. With
-    several nodes it is started as an MPI program by the site's launcher."""
-    environment: dict[str, str] = field(default_factory=dict)
-    """Variables added to the job's environment; ``{job}`` and the others are filled in."""
-    inputs: tuple[str, ...] = ()
-    """Absolute paths of files, linked into the work folder under their own names; ``{job}`` is filled in."""
-    outputs: tuple[str, ...] = ()
-    """Files that the job must leave in its work folder; each becomes a member of the task's output.
-    ``stdout.txt`` and ``stderr.txt`` are what it prints. ``{job}`` is filled in."""
-    form: Literal["job"] = "job"
-
-    def __post_init__(self) -> None:
-        require_nonempty("payload.command", self.command)
-        if any("\0" in word for word in (*self.command, *self.environment.values())):
-            raise InvalidValue("payload.command", "holds a NUL, which no program can be given")
-        for name in self.environment:
-            if not name or "=" in name or "\0" in name:
-                raise InvalidValue("payload.environment", f"{name!r} does not name a variable")
-        for path in self.inputs:
-            if not path.startswith("/") or "\0" in path or path.rpartition("/")[2] in ("", ".", ".."):
-                raise InvalidValue("payload.inputs", f"{path!r} is not an absolute path of a file")
-        names = [path.rpartition("/")[2] for path in self.inputs]
-        taken = {*self.outputs, "stdout.txt", "stderr.txt"}
-        if len(set(names)) < len(names) or taken & set(names):
-            raise InvalidValue(
-                "payload.inputs",
-                "two files would have the same name in the work folder, or that of an output or of what a job prints",
-            )
-        for name in self.outputs:
-            parts = name.split("/")
-            if not name or name.startswith("/") or "\0" in name or {"", ".", ".."} & set(parts):
-                raise InvalidValue("payload.outputs", f"{name!r} is not a path inside the work folder")
-        if len(set(self.outputs)) != len(self.outputs):
-            raise InvalidValue("payload.outputs", "names a file twice")
-
-
 Payload = CallablePayload | CommandPayload | ProcessPayload | JobPayload
 """The user's code, in one of its forms; told apart by ``form``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRequest:
-    """What one job asks for; all jobs of a task ask alike."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    cores: int = 1
-    """Cores of one node, for a job on one node; a job on several nodes has them whole."""
-    memory_mb: int = 2000
-    """Memory on each of its nodes, MiB; a job whose processes use more is ended and has failed."""
-    gpus: int = 0
-    """GPUs on each of its nodes."""
-    nodes: int = 1
-    """Whole nodes of an MPI job; 1: a job on some cores of one node."""
-    ranks_per_node: int = 1
-    """MPI ranks on each node, for a job on several nodes."""
-    walltime_s: float = 3600.0
-    """A job that runs longer is ended and has failed. It starts only where so much time is left."""
-    disk_mb: int = 1000
-    """Most that the job may keep in its work folder, MiB."""
-    clones: int = 1
-    """The job is run so often at the same time; the first that succeeds counts, the others are ended."""
-
-    def __post_init__(self) -> None:
-        require_between("job.cores", self.cores, 1, 4096)
-        require_between("job.memory_mb", self.memory_mb, 16, 64_000_000)
-        require_between("job.gpus", self.gpus, 0, 64)
-        require_between("job.nodes", self.nodes, 1, 1_000_000)
-        require_between("job.ranks_per_node", self.ranks_per_node, 1, 4096)
-        require_between("job.walltime_s", self.walltime_s, 0.1, 1e7)
-        require_between("job.disk_mb", self.disk_mb, 0, 1_000_000_000)
-        require_between("job.clones", self.clones, 1, 16)
-        if self.nodes == 1 and self.ranks_per_node != 1:
-            raise InvalidValue("job.ranks_per_node", "is for jobs on several nodes; give 'cores' on one")
-        if self.nodes > 1 and self.clones > 1:
-            raise InvalidValue("job.clones", "are for jobs on one node")
-
-    def core_seconds(self, node_cores: int) -> float:
-        """Core-seconds that it may use at most, on nodes of so many cores."""
-        cores = self.cores if self.nodes == 1 else self.nodes * node_cores
-        return cores * self.walltime_s
-
-
-class InputFormat(StrEnum):
-    """File formats whose entries can be an event space."""
-
-    ROOT = "root"
-    HDF5 = "hdf5"
-    LHE = "lhe"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputFile:
-    """One input file and its share of the event space."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    path: str
-    """Absolute path on the site's file system."""
-    events: int
-    """Entries in the file; counted at submission."""
-    clusters: tuple[int, ...] = ()
-    """Entry numbers at which reading may start cheaply, increasing, without 0 and the end."""
-    size: int | None = None
-    """Bytes of the file; tested when it is copied by staging."""
-    checksum: str | None = None
-    """``adler32:`` and 8, or ``sha256:`` and 64 hexadecimal digits; tested when the file is copied by staging."""
-
-    def __post_init__(self) -> None:
-        if not self.path.startswith("/") or "\0" in self.path:
-            raise InvalidValue("inputs.files.path", f"{self.path!r} is not an absolute path")
-        require_between("inputs.files.events", self.events, 1, MAX_EVENTS)
-        cuts = (0, *self.clusters, self.events)
-        if any(a >= b for a, b in pairwise(cuts)):
-            raise InvalidValue("inputs.files.clusters", "must be increasing and inside the file")
-        if self.size is not None:
-            require_between("inputs.files.size", self.size, 1, MAX_EVENTS)
-        if self.checksum is not None and not _CHECKSUM.fullmatch(self.checksum):
-            raise InvalidValue(
-                "inputs.files.checksum",
-                f"{self.checksum!r} is neither 'adler32:' with 8 nor 'sha256:' with 64 hexadecimal digits",
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """Input files; their entries, one file after the other, are the event space."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    format: InputFormat
-    files: tuple[InputFile, ...]
-    container: str | None = None
-    """ROOT: name of the tree. HDF5: name of the dataset whose length counts entries. LHE: not used."""
-
-    def __post_init__(self) -> None:
-        require_nonempty("inputs.files", self.files)
-        if self.format is not InputFormat.LHE and not self.container:
-            raise InvalidValue("inputs.container", f"{self.format} files need the name of a tree or dataset")
-
-    @property
-    def events(self) -> int:
-        """Entries of all files together."""
-        return sum(f.events for f in self.files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

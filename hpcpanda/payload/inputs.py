@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.domain.task import InputFile, InputFormat, Inputs
+from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
 
 MAX_CUTS = 10_000
 """Most clusters kept of one file; of more, every n-th is kept."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from hpcpanda.domain.task import Inputs, Scalar
+from hpcpanda.domain.inputs import Inputs
+from hpcpanda.domain.task import Scalar
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.site import Site
-from hpcpanda.domain.task import JobRequest
 from hpcpanda.planning.actions import PackPlan, Share
 from hpcpanda.planning.requests import Shape
 from hpcpanda.planning.situation import PackView, PartView, TaskView

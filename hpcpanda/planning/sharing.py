@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.site import Site
-from hpcpanda.domain.task import JobRequest
 from hpcpanda.planning.packs import Ground, Load, Needs, Pool, Target
 from hpcpanda.planning.situation import AllocationView, PackView, TaskView
 from hpcpanda.planning.sizing import nodes_together

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import JobRequest
 from hpcpanda.packing.forecast import Forecast
 from hpcpanda.packing.windows import BackfillWindow
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.site import NodeSettings, Site
-from hpcpanda.domain.task import JobRequest
 from hpcpanda.packing.placement import nodes_needed
 from hpcpanda.packing.tables import JobShape, JobTable, NodeTable
 from hpcpanda.planning.packs import Pool

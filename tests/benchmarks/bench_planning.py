@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.site import AllocationSettings, LimitSettings, NodeSettings, Site
-from hpcpanda.domain.task import JobRequest
 from hpcpanda.packing.requests import LooseWork, RequestRules, WorkAtHand, plan_requests
 from hpcpanda.packing.windows import BackfillWindow
 from hpcpanda.planning.planner import make_plan

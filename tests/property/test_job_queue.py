@@ -25,7 +25,7 @@ from hpcpanda.allocation.job_queue import JobQueue
 from hpcpanda.allocation.job_space import Space
 from hpcpanda.allocation.plan import LeasedEvents
 from hpcpanda.domain.intervals import IntervalSet
-from hpcpanda.domain.task import JobRequest
+from hpcpanda.domain.jobs import JobRequest
 from tests.support.job_world import JobWorld, job_work, node_room
 
 RANKS, JOBS, ATTEMPTS, DEADLINE = 3, 12, 2, 1000.0

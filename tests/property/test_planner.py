@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.site import AllocationSettings, LimitSettings, NodeSettings, QueueLimits, Site
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import JobRequest
 from hpcpanda.packing.forecast import Forecast, QueueWait
 from hpcpanda.packing.windows import BackfillWindow
 from hpcpanda.planning.actions import (

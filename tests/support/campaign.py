@@ -13,17 +13,9 @@ from pathlib import Path
 from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.domain.exchange import Task
 from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import (
-    CallablePayload,
-    JobPayload,
-    JobRequest,
-    LossPolicy,
-    Output,
-    OutputFormat,
-    RangePolicy,
-    TaskSpec,
-)
+from hpcpanda.domain.task import CallablePayload, LossPolicy, Output, OutputFormat, RangePolicy, TaskSpec
 from hpcpanda.merge import digest_columns
 from tests.support import campaign_payload
 

@@ -16,8 +16,8 @@ import psutil
 
 from hpcpanda.allocation.job_keeper import JobKeeper
 from hpcpanda.allocation.job_run import JobEnded, JobRun
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.site import NodeSettings, Site
-from hpcpanda.domain.task import JobPayload, JobRequest
 
 
 def job_site(**nodes: Any) -> Site:

@@ -15,8 +15,9 @@ from hpcpanda.allocation.pack_run import PACK_RUN, PackRun
 from hpcpanda.allocation.plan import LeasedEvents, MpiJobPack, PackStatus, TaskWork, ToPack
 from hpcpanda.allocation.spool import AllocationFolder, Spool, journal_name, write_message
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.site import Site
-from hpcpanda.domain.task import JobPayload, JobRequest, LossPolicy, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.task import LossPolicy, Output, OutputFormat, TaskSpec
 from hpcpanda.events.bundle import LEAD_BYTES, BundleHead, head_length, read_head
 from hpcpanda.events.journal import JournalPart, read_journal, segment_path
 

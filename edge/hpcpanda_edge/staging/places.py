@@ -16,7 +16,8 @@ from pathlib import Path
 from hpcpanda.allocation.spool import Spool
 from hpcpanda.domain.exchange import OutputFile
 from hpcpanda.domain.intervals import EventRange, IntervalSet
-from hpcpanda.domain.task import JobPayload, TaskSpec
+from hpcpanda.domain.jobs import JobPayload
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.payload.forms.child import fill
 
 

@@ -16,8 +16,9 @@ from hpcpanda.dispatcher.store.identity import in_sight
 from hpcpanda.dispatcher.store.service_tables import archived_tasks
 from hpcpanda.dispatcher.store.tables import task_specs, tasks
 from hpcpanda.domain.errors import NotFound
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import JobRequest, TaskSpec
+from hpcpanda.domain.task import TaskSpec
 
 _JOB_FIELDS = tuple(f.name for f in fields(JobRequest))
 _PLAIN_FIELDS = tuple(f.name for f in fields(Account) if f.name != "job")
@@ -157,6 +158,12 @@ class Accounts:
         if accounts:
             rows = [{"key": a.task_id, **{name: getattr(a, name) for name in _CHANGING}} for a in accounts]
             await self._connection.execute(_SAVE, rows)
+
+    async def rewrite(self, account: Account) -> None:
+        """Write all of an account, also what hardly ever changes: priority, total, what its jobs ask for."""
+        row = _row(account)
+        del row["task_id"]
+        await self._connection.execute(update(tasks).where(tasks.c.task_id == account.task_id).values(row))
 
     async def specs(self, task_ids: Collection[int]) -> dict[int, TaskSpec]:
         """Specifications of tasks that exist."""

@@ -11,7 +11,8 @@ from hpcpanda.dispatcher.usecases.brokering import offered, settle, take_from_st
 from hpcpanda.dispatcher.usecases.claiming import claimed
 from hpcpanda.dispatcher.usecases.edges import recognise
 from hpcpanda.dispatcher.usecases.expiry import end_overdue
-from hpcpanda.domain.exchange import Capacity, Grants, LeaseGrant
+from hpcpanda.dispatcher.usecases.granting import grants_of
+from hpcpanda.domain.exchange import Capacity, Grants
 from hpcpanda.domain.ledger import EventLease
 
 SCOUT_EVENT_SECONDS = 1.0
@@ -99,20 +100,7 @@ async def acquire_work(uow: UnitOfWork, *, edge: str, capacity: Capacity, terms:
         await uow.accounts.save([account for account, _ in granted])
         filled = 1.0 - budget.core_seconds / (capacity.cores * capacity.seconds)
         await settle(uow, offer, granted=[account.task_id for account, _ in granted], filled=filled, now=now)
-        specs = await uow.accounts.specs([account.task_id for account, _ in granted])
-    return Grants(
-        leases=tuple(
-            LeaseGrant(
-                task_id=account.task_id,
-                epoch=lease.epoch,
-                events=lease.granted,
-                spec=specs[account.task_id],
-                expires_in_s=terms.lease_seconds,
-                event_seconds=account.event_seconds,
-            )
-            for account, lease in granted
-        )
-    )
+        return Grants(leases=await grants_of(uow, granted, expires_in_s=terms.lease_seconds))
 
 
 async def _notice(uow: UnitOfWork, edge: str, capacity: Capacity, now: float) -> None:

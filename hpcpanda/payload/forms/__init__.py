@@ -8,7 +8,8 @@ ends the worker's process group, all that a payload started with it.
 from __future__ import annotations
 
 from hpcpanda.domain.errors import PayloadFailed
-from hpcpanda.domain.task import CallablePayload, CommandPayload, JobPayload, TaskSpec
+from hpcpanda.domain.jobs import JobPayload
+from hpcpanda.domain.task import CallablePayload, CommandPayload, TaskSpec
 from hpcpanda.payload.forms.ports import Contain, Prepared, Runner
 
 __all__ = ["Contain", "Prepared", "Runner", "prepare"]

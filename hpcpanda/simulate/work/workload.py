@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.domain.task import JobRequest
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.validation import require_between
 from hpcpanda.simulate.trace import Floats
 

@@ -20,8 +20,8 @@ from hpcpanda.allocation.job_keeper import JobKeeper
 from hpcpanda.allocation.job_placement import JobPlacement
 from hpcpanda.allocation.job_queue import JobQueue
 from hpcpanda.allocation.plan import TaskProgress
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.room import Room
-from hpcpanda.domain.task import JobRequest
 from hpcpanda.events.bundle import LEAD_BYTES, BundleHead, head_length, read_head
 from hpcpanda.events.columns import BYTES
 from hpcpanda.events.journal import (

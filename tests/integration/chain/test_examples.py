@@ -22,8 +22,9 @@ from support.chain import (
 from support.services import Services, wait_until
 
 from hpcpanda.client.task_file import load_task
+from hpcpanda.domain.inputs import Inputs
 from hpcpanda.domain.intervals import IntervalSet
-from hpcpanda.domain.task import Inputs, TaskSpec
+from hpcpanda.domain.task import TaskSpec
 
 LHE = "pylhe-testfile-madgraph-2.2.1-Z-mlm.lhe.gz"
 

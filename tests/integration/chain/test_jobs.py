@@ -12,8 +12,9 @@ import pytest
 from support.chain import chain_task, only_services_left, run_to_output, running, serial_digest
 from support.services import Services, wait_for_task, wait_until
 
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import JobPayload, JobRequest, LossPolicy, Output, OutputFormat, Staging, TaskSpec
+from hpcpanda.domain.task import LossPolicy, Output, OutputFormat, Staging, TaskSpec
 
 ARCHIVE = Output(file="jobs.zip", format=OutputFormat.ZIP)
 

@@ -16,10 +16,11 @@ from hpcpanda.client.cli import app
 from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.domain.exchange import Capacity, LeaseCommit, OutputFile, SyncRequest
 from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.ledger import FailedEvent
 from hpcpanda.domain.room import Room
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import JobPayload, JobRequest, LossPolicy, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.task import LossPolicy, Output, OutputFormat, TaskSpec
 
 INSTANCE = "local-1"
 ROOM = Room(cores=8, memory_mb=16_000, seconds=7200.0, containers=True)

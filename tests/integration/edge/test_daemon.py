@@ -25,8 +25,9 @@ from support.edge import (
 from hpcpanda.domain.errors import Unavailable
 from hpcpanda.domain.exchange import Capacity, Grants
 from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import JobPayload, JobRequest, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.task import Output, OutputFormat, TaskSpec
 from hpcpanda.planning.actions import Reason
 
 

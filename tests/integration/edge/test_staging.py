@@ -18,19 +18,11 @@ from hpcpanda_edge.staging.book import Retry
 
 from hpcpanda.allocation.spool import Spool
 from hpcpanda.domain.exchange import OutputFile
+from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
+from hpcpanda.domain.jobs import JobPayload
 from hpcpanda.domain.site import LimitSettings, NodeSettings, Site
-from hpcpanda.domain.task import (
-    CommandPayload,
-    InputFile,
-    InputFormat,
-    Inputs,
-    JobPayload,
-    Output,
-    OutputFormat,
-    Staging,
-    TaskSpec,
-)
+from hpcpanda.domain.task import CommandPayload, Output, OutputFormat, Staging, TaskSpec
 
 T = TypeVar("T")
 FAST = Retry(attempts=3, first_s=0.02, factor=2.0, room_s=0.05)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcpanda.client.task_file import load_task
-from hpcpanda.domain.task import JobPayload
+from hpcpanda.domain.jobs import JobPayload
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "multi_node"
 LEAD = """

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from hpcpanda.domain.task import InputFormat, TaskSpec
+from hpcpanda.domain.inputs import InputFormat
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.payload.inputs import describe
 
 REPOSITORY = Path(__file__).parents[3]

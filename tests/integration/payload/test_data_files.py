@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcpanda.domain.task import InputFormat
+from hpcpanda.domain.inputs import InputFormat
 from hpcpanda.payload.inputs import describe
 
 from .conftest import DataFile

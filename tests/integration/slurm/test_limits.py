@@ -8,16 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import (
-    CallablePayload,
-    JobPayload,
-    JobRequest,
-    Output,
-    OutputFormat,
-    RangePolicy,
-    TaskSpec,
-)
+from hpcpanda.domain.task import CallablePayload, Output, OutputFormat, RangePolicy, TaskSpec
 from tests.support import chaos_payload
 from tests.support.services import wait_for_task, wait_until
 from tests.support.slurm import SlurmCluster

@@ -20,8 +20,8 @@ from hpcpanda.allocation.job_run import JobRun
 from hpcpanda.allocation.job_wire import Channel, Frame, FrameKind
 from hpcpanda.allocation.node_check import check_node, memory_bytes
 from hpcpanda.allocation.process_watch import children, descendants, rss_bytes, tree_rss_bytes
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.site import GpuKind
-from hpcpanda.domain.task import JobPayload, JobRequest
 from tests.support.job_keeper import job_site
 
 FRAMES = st.lists(

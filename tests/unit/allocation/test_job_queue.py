@@ -23,7 +23,7 @@ from hpcpanda.allocation.job_messages import (
 from hpcpanda.allocation.job_queue import JobQueue
 from hpcpanda.allocation.plan import LeasedEvents
 from hpcpanda.domain.intervals import IntervalSet
-from hpcpanda.domain.task import JobRequest
+from hpcpanda.domain.jobs import JobRequest
 from tests.support.job_world import JobWorld, job_work, node_room
 
 

@@ -14,9 +14,9 @@ from hpcpanda.brokerage.broker import ASKED_S, PATIENCE_S, SiteState, judge, out
 from hpcpanda.brokerage.matching import Demand, SiteTraits, refusals
 from hpcpanda.brokerage.network import Data, Link, moving_seconds
 from hpcpanda.domain.errors import InvalidValue
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.requirements import Requirements
 from hpcpanda.domain.room import Room
-from hpcpanda.domain.task import JobRequest
 
 NOW = 1e9
 ROOM = Room(cores=8, memory_mb=16_000, gpus=2, nodes=4, seconds=600.0)

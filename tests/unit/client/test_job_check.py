@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from hpcpanda.client.cli import app
 from hpcpanda.client.job_check import JobsReport, check_jobs
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.domain.task import CommandPayload, JobPayload, JobRequest, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.task import CommandPayload, Output, OutputFormat, TaskSpec
 
 ZIP = Output(file="o.zip", format=OutputFormat.ZIP)
 

@@ -22,18 +22,10 @@ from hpcpanda.dispatcher.usecases.sync import sync_edge
 from hpcpanda.dispatcher.usecases.tasks import get_task, submit_task
 from hpcpanda.domain.exchange import Capacity, EdgeRegistration, LeaseCommit, SyncRequest
 from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.ledger import FailedEvent
 from hpcpanda.domain.room import Room
-from hpcpanda.domain.task import (
-    CommandPayload,
-    JobPayload,
-    JobRequest,
-    LossPolicy,
-    Output,
-    OutputFormat,
-    Resources,
-    TaskSpec,
-)
+from hpcpanda.domain.task import CommandPayload, LossPolicy, Output, OutputFormat, Resources, TaskSpec
 
 NOW = 1e9
 ROOM = Room(cores=8, memory_mb=16_000, gpus=2, nodes=4, seconds=600.0)

@@ -8,7 +8,8 @@ import pytest
 
 from hpcpanda.client.task_file import load_task
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.domain.task import CallablePayload, InputFile, InputFormat
+from hpcpanda.domain.inputs import InputFile, InputFormat
+from hpcpanda.domain.task import CallablePayload
 
 GOOD = """
 name = "pi"

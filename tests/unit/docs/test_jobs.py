@@ -14,8 +14,8 @@ from hpcpanda.allocation.job_run import JobRun
 from hpcpanda.allocation.job_words import job_words
 from hpcpanda.client.job_check import check_jobs
 from hpcpanda.client.task_file import load_task
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.site import NodeSettings
-from hpcpanda.domain.task import JobPayload, JobRequest
 
 DOCS = Path(__file__).parents[3] / "docs"
 

@@ -11,16 +11,9 @@ from hypothesis import strategies as st
 
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.exchange import MAX_WITHOUT, Capacity
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.room import Room
-from hpcpanda.domain.task import (
-    CallablePayload,
-    CommandPayload,
-    JobPayload,
-    JobRequest,
-    Output,
-    OutputFormat,
-    TaskSpec,
-)
+from hpcpanda.domain.task import CallablePayload, CommandPayload, Output, OutputFormat, TaskSpec
 
 ZIP = Output(file="out.zip", format=OutputFormat.ZIP)
 JOBS: dict[str, Any] = {"name": "t", "payload": JobPayload(command=("true",)), "output": ZIP, "jobs": 3}

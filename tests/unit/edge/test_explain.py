@@ -24,8 +24,9 @@ from hpcpanda.allocation.spool import STATUS, Spool, write_message
 from hpcpanda.domain.errors import NotFound
 from hpcpanda.domain.exchange import MAX_SENTENCE, Grants, LeaseGrant, OutputFile
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.states import AllocationState, TaskState
-from hpcpanda.domain.task import JobPayload, JobRequest, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.task import Output, OutputFormat, TaskSpec
 from hpcpanda.domain.why import Why
 from hpcpanda.packing.windows import BackfillWindow
 from hpcpanda.planning.actions import Reason

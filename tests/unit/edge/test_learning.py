@@ -27,10 +27,11 @@ from hpcpanda.allocation.plan import AllocationStatus, PackStatus
 from hpcpanda.allocation.spool import Spool, journal_name
 from hpcpanda.domain.exchange import Grants, LeaseGrant
 from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.ledger import FailedEvent
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import AllocationState, TaskState
-from hpcpanda.domain.task import JobPayload, JobRequest, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.task import Output, OutputFormat, TaskSpec
 from hpcpanda.events.bundle import JobReport, bundle
 from hpcpanda.events.journal import ENTRY, FailedInEpoch, JournalPart, segment_path
 from hpcpanda.prediction.knowledge import Knowledge

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from support.edge import small_site
 
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.site import QueueLimits
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import JobRequest
 from hpcpanda.packing.forecast import Forecast
 from hpcpanda.packing.windows import BackfillWindow
 from hpcpanda.planning.actions import (

@@ -11,21 +11,11 @@ from hpcpanda.allocation.job_words import job_words
 from hpcpanda.allocation.spool import Spool
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.exchange import OutputFile
+from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
 from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.site import LimitSettings
-from hpcpanda.domain.task import (
-    CallablePayload,
-    CommandPayload,
-    InputFile,
-    InputFormat,
-    Inputs,
-    JobPayload,
-    JobRequest,
-    Output,
-    OutputFormat,
-    Staging,
-    TaskSpec,
-)
+from hpcpanda.domain.task import CallablePayload, CommandPayload, Output, OutputFormat, Staging, TaskSpec
 
 SPOOL = Spool(Path("/spool"))
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from hpcpanda.domain.errors import PayloadFailed
-from hpcpanda.domain.task import CallablePayload, InputFile, InputFormat, Inputs
+from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
+from hpcpanda.domain.task import CallablePayload
 from hpcpanda.payload import InputSlice
 from hpcpanda.payload.forms import prepare
 

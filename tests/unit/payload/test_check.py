@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hpcpanda.domain.errors import InvalidValue, PayloadFailed
-from hpcpanda.domain.task import InputFile, InputFormat, Inputs, Output, OutputFormat, Resources
+from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
+from hpcpanda.domain.task import Output, OutputFormat, Resources
 from hpcpanda.payload.check import check_payload
 
 from .conftest import SpecOf

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcpanda.domain.errors import PayloadFailed
-from hpcpanda.domain.task import InputFile, InputFormat, Inputs
+from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
 from hpcpanda.payload.forms import prepare
 
 from .conftest import SpecOf

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.domain.task import InputFile, InputFormat, Inputs
+from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
 from hpcpanda.payload import inputs as inputs_module
 from hpcpanda.payload.inputs import cut_points, describe
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hpcpanda.domain.errors import PayloadFailed
-from hpcpanda.domain.task import InputFile, InputFormat, Inputs, ProcessPayload
+from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
+from hpcpanda.domain.task import ProcessPayload
 from hpcpanda.payload.forms import prepare
 
 from .conftest import SpecOf, spec_of

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcpanda.domain.task import InputFile, InputFormat, Inputs
+from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
 from hpcpanda.payload import InputSlice, RangeWork, philox, pythia_seed
 from hpcpanda.payload.work import InputTable
 
