@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 import hpcpanda.client.cli
 from hpcpanda.brokerage.shares import Boost, Quota, Share, SharePlan, Weights
-from hpcpanda.domain import site, task
+from hpcpanda.domain import inputs, jobs, site, task
 from hpcpanda.domain.requirements import Requirements
 from hpcpanda.events.bundle import BundleFile, BundleHead, JobReport
 from hpcpanda.events.journal import ENTRY, JournalHeader
@@ -34,8 +34,8 @@ def commands(command: object, name: str) -> list[str]:
     ("page", "model"),
     [
         *(("task-file.md", m) for m in (task.TaskSpec, task.CallablePayload, task.CommandPayload, task.ProcessPayload)),
-        *(("task-file.md", m) for m in (task.Inputs, task.InputFile, task.Output, task.Resources, task.RangePolicy)),
-        *(("task-file.md", m) for m in (task.LossPolicy, task.JobPayload, task.JobRequest, task.Staging)),
+        *(("task-file.md", m) for m in (inputs.Inputs, inputs.InputFile, task.Output, task.Resources, task.RangePolicy)),
+        *(("task-file.md", m) for m in (task.LossPolicy, jobs.JobPayload, jobs.JobRequest, task.Staging)),
         *(("site-file.md", m) for m in (site.Site, site.NodeSettings, site.SchedulerSettings)),
         *(("site-file.md", m) for m in (site.LauncherSettings, site.AllocationSettings, site.LimitSettings)),
         *(("site-file.md", m) for m in (site.ContainerSettings, site.QueueLimits)),
@@ -74,7 +74,9 @@ def test_no_model_of_a_file_is_forgotten() -> None:
     (mark,) = (m for m in test_every_field_is_documented.pytestmark if m.name == "parametrize")  # type: ignore[attr-defined]
     documented = {model for _, model in mark.args[1]}
     assert models(task) | models(site) == {
-        m for m in documented if m.__module__ in (task.__name__, site.__name__)
+        m
+        for m in documented
+        if m.__module__ in (task.__name__, inputs.__name__, jobs.__name__, site.__name__)
     }
 
 
