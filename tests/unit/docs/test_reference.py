@@ -73,10 +73,9 @@ def test_no_model_of_a_file_is_forgotten() -> None:
     """A part of a task file or site file that is added is documented, or named here as none of a user's."""
     (mark,) = (m for m in test_every_field_is_documented.pytestmark if m.name == "parametrize")  # type: ignore[attr-defined]
     documented = {model for _, model in mark.args[1]}
-    assert models(task) | models(site) == {
-        m
-        for m in documented
-        if m.__module__ in (task.__name__, inputs.__name__, jobs.__name__, site.__name__)
+    modules = (task, inputs, jobs, site)
+    assert set().union(*map(models, modules)) == {
+        m for m in documented if m.__module__ in {module.__name__ for module in modules}
     }
 
 
