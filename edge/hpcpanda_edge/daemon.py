@@ -25,6 +25,7 @@ from hpcpanda_edge.control import Control
 from hpcpanda_edge.ports import DispatcherPort, SchedulerPort
 from hpcpanda_edge.reasons import told
 from hpcpanda_edge.reporting import Report, apply_reply, make_report
+from hpcpanda_edge.site_news import site_report
 from hpcpanda_edge.staging import Stager
 from hpcpanda_edge.state_folder import StateFolder
 from hpcpanda_edge.store import Store
@@ -36,8 +37,8 @@ ROUND_S: Final = 0.5
 LONG_POLL_S: Final = 20.0
 """How long the dispatcher may wait for work to give."""
 LONGEST_HEARTBEAT_S: Final = 30.0
-REASONS_PACE_S: Final = 5.0
-"""Why tasks are where they are is not said more often."""
+NEWS_PACE_S: Final = 5.0
+"""Why tasks are where they are, and how the site does, is not said more often."""
 WATCHFUL_HEARTBEAT_S: Final = 2.0
 """Time between two messages while work goes on, or while the state of a task is about to change elsewhere."""
 FIRST_LOOK_S: Final = 10.0
@@ -102,7 +103,7 @@ class Edge:
         self._away_since: float | None = None
         self._trouble: str | None = None
         self._asked: dict[_Lane, Want] = {}
-        self._reasons_due = 0.0
+        self._news_due = 0.0
 
     def stop(self) -> None:
         """End in order; returns at once."""
@@ -291,7 +292,7 @@ class Edge:
             if report.request.activity or self._waiting():
                 heartbeat = min(heartbeat, WATCHFUL_HEARTBEAT_S)
             if report.urgent or time.monotonic() - last >= heartbeat:
-                report = self._with_reasons(report)
+                report = self._with_news(report)
                 reply = await self._registered(
                     lambda: self._dispatcher.sync(self._site.name, report.request)  # noqa: B023
                 )
@@ -302,13 +303,14 @@ class Edge:
             await asyncio.sleep(pace)
             await self._say.wait()
 
-    def _with_reasons(self, report: Report) -> Report:
-        """Now and then also say why tasks are where they are."""
+    def _with_news(self, report: Report) -> Report:
+        """Now and then also say why tasks are where they are, and how the site does."""
         look = self.control.look()
-        if look is None or time.monotonic() < self._reasons_due:
+        if look is None or time.monotonic() < self._news_due:
             return report
-        self._reasons_due = time.monotonic() + REASONS_PACE_S
-        return replace(report, request=replace(report.request, reasons=told(look)))
+        self._news_due = time.monotonic() + NEWS_PACE_S
+        site = site_report(look.situation.forecast.queue_waits)
+        return replace(report, request=replace(report.request, reasons=told(look), site=site))
 
     def _waiting(self) -> bool:
         """Whether the state of a task may change without this edge's doing, soon."""
