@@ -9,9 +9,15 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("UCX_NET_DEVICES", "lo")  # MPI of several ranks listens on loopback only
 
+# A machine that others use too may take a second for what takes a millisecond: no example fails for being slow.
+settings.register_profile(
+    "unhurried", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 _parse = ast.parse
 
@@ -36,11 +42,34 @@ _REAL_PARTS = {"integration", "chaos", "campaign"}
 that others use too can be late at any moment. The rest has no such excuse."""
 
 
+_LONG_FILES = (
+    "slurm/test_mpi_jobs.py",
+    "chaos/test_chaos.py",
+    "campaign/test_campaign.py",
+    "slurm/test_chain.py",
+    "slurm/test_cluster.py",
+    "slurm/test_allocation.py",
+    "chain/test_command_line.py",
+    "slurm/test_psij.py",
+    "slurm/test_limits.py",
+    "allocation/test_mpi_job.py",
+)
+"""Files of real parts that take a minute or so, longest first: they begin first where several run at the same time, so
+that none is left over at the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known that `make test` goes by."""
+    config.addinivalue_line("markers", "alone: measures time, so nothing else may run meanwhile")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of real parts."""
+    """Mark the tests of real parts, and let the longest begin first."""
     for item in items:
         if _REAL_PARTS & set(item.path.parts):
             item.add_marker(pytest.mark.flaky(reruns=1))
+    places = {name: place for place, name in enumerate(_LONG_FILES)}
+    items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(places)))
 
 
 @pytest.hookimpl(wrapper=True)

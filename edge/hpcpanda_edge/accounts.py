@@ -5,8 +5,9 @@ Every function is one step, called inside a transaction of the store.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -16,9 +17,13 @@ from hpcpanda.allocation.plan import LeasedEvents
 from hpcpanda.domain.exchange import Grants, LeaseCommit
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.ledger import EventLedger, FailedEvent, single_events
+from hpcpanda.domain.scouting import MAX_SCOUTS, JobMeasure
 from hpcpanda.events.journal import Entries, JournalPart, core_seconds, entries_within, events_of
+from hpcpanda_edge.input_files import reads_dataset, with_files_of
 from hpcpanda_edge.records import CommitRecord, JournalRecord, LeaseRecord, TaskRecord
+from hpcpanda_edge.slicing import drop_if_done, keep_slices, slices_among
 from hpcpanda_edge.store import Store
+from hpcpanda_edge.usage import earn
 
 MAX_COMMIT_BOUNDS: Final = 100_000
 """Most bounds of interval sets in one commit; more are cut into several."""
@@ -33,13 +38,18 @@ def take_grants(store: Store, grants: Grants) -> int:
     events = 0
     for grant in grants.leases:
         known = store.tasks.get(grant.task_id)
-        task = known or TaskRecord(task_id=grant.task_id, spec=grant.spec)
+        task = known or TaskRecord(task_id=grant.task_id, spec=grant.spec, first_epoch=grant.first_epoch)
         event_seconds = grant.event_seconds or task.event_seconds
-        store.tasks.put(replace(task, spec=grant.spec, event_seconds=event_seconds))
+        spec = grant.spec
+        if reads_dataset(spec):
+            needed = unfinished_events(store, grant.task_id) | grant.events
+            spec = with_files_of(known.spec if known else None, spec, needed)
+        store.tasks.put(replace(task, spec=spec, event_seconds=event_seconds))
         key = (grant.task_id, grant.epoch)
         if key not in store.leases:
             ledger = EventLedger.over(grant.events)
             store.leases.put(LeaseRecord(task_id=grant.task_id, epoch=grant.epoch, ledger=ledger))
+            keep_slices(store, grant)
             events += len(grant.events)
     return events
 
@@ -91,7 +101,8 @@ def hand_out(
         if granted is None:
             continue
         store.leases.put(replace(lease, ledger=ledger))
-        given.append(LeasedEvents(epoch=lease.epoch, events=granted.granted))
+        slices = slices_among(store, lease.key, granted.granted)
+        given.append(LeasedEvents(epoch=lease.epoch, events=granted.granted, slices=slices))
         limit -= len(granted.granted)
     return tuple(given)
 
@@ -119,7 +130,9 @@ def give_back(store: Store, task_id: int) -> int:
             ledger = lease.ledger_copy()
             ledger.space -= ready
             ledger.ready = EMPTY
-            store.leases.put(replace(lease, ledger=ledger, returning=lease.returning | ready))
+            left = replace(lease, ledger=ledger, returning=lease.returning | ready)
+            store.leases.put(left)
+            drop_if_done(store, left)
             returned += len(ready)
     return returned
 
@@ -132,11 +145,19 @@ def lose(store: Store, lease: LeaseRecord) -> frozenset[str]:
     ledger.ready = EMPTY
     ledger.leases = {}
     store.leases.put(replace(lease, ledger=ledger, returning=EMPTY, lost=True))
+    store.slices.drop(lease.key)
     return holders
 
 
-def accept(store: Store, journal: JournalRecord, holder: str, part: JournalPart) -> int:
-    """Enter what a journal newly says; gives the number of accepted events.
+def accept(
+    store: Store,
+    journal: JournalRecord,
+    holder: str,
+    part: JournalPart,
+    measures: Mapping[tuple[int, int], JobMeasure] = MappingProxyType({}),
+) -> int:
+    """Enter what a journal newly says; gives the number of accepted events. ``measures``: what scouts have used, by task
+    and job.
 
     A finished range counts if all of it is outstanding for the pack that wrote it, under the epoch it was written
     for; anything else (a copy by an earlier incarnation, a revoked epoch) is ignored for ever.
@@ -159,7 +180,8 @@ def accept(store: Store, journal: JournalRecord, holder: str, part: JournalPart)
             continue
         seconds = core_seconds(entries)
         _settle(store, lease, holder, done, lost)
-        _enqueue(store, lease.key, done, lost, seconds)
+        _enqueue(store, lease.key, done, lost, seconds, measures)
+        earn(store, journal.name, journal.task_id, seconds)
         if done:
             chosen[epoch] = chosen.get(epoch, EMPTY) | done
         total += len(done) + len(lost)
@@ -216,7 +238,9 @@ def _settle(
         if local.holder == holder:
             mine = [f for f in failed if f.event in local.outstanding]
             ledger.commit(local.epoch, holder=holder, done=done & local.outstanding, failed=mine)
-    store.leases.put(replace(lease, ledger=ledger))
+    settled = replace(lease, ledger=ledger)
+    store.leases.put(settled)
+    drop_if_done(store, settled)
 
 
 def _set_aside(failed: Iterable[FailedEvent], outstanding: IntervalSet) -> list[FailedEvent]:
@@ -224,14 +248,22 @@ def _set_aside(failed: Iterable[FailedEvent], outstanding: IntervalSet) -> list[
 
 
 def _enqueue(
-    store: Store, key: tuple[int, int], done: IntervalSet, failed: list[FailedEvent], seconds: float
+    store: Store,
+    key: tuple[int, int],
+    done: IntervalSet,
+    failed: list[FailedEvent],
+    seconds: float,
+    measures: Mapping[tuple[int, int], JobMeasure],
 ) -> None:
     """Put a commit into the outbox, cut so that each part fits a message."""
     number = max(store.commits, default=0) + 1
     total = max(1, len(done))
     for part in pieces(done, MAX_COMMIT_BOUNDS):
         share = seconds * len(part) / total
-        commit = LeaseCommit(task_id=key[0], epoch=key[1], done=part, core_seconds=share)
+        told = tuple(m for (task_id, job), m in measures.items() if task_id == key[0] and job in part)
+        commit = LeaseCommit(
+            task_id=key[0], epoch=key[1], done=part, core_seconds=share, measured=told[:MAX_SCOUTS]
+        )
         store.commits.put(CommitRecord(number=number, commit=commit))
         number += 1
     for at in range(0, len(failed), MAX_COMMIT_FAILED):

@@ -23,11 +23,14 @@ from hpcpanda_edge import accounts, files
 from hpcpanda_edge.files import Collected, PackJournals, StatusReader
 from hpcpanda_edge.learning import Learner
 from hpcpanda_edge.looking import Look
+from hpcpanda_edge.measuring import Measures, measures_of
+from hpcpanda_edge.merge_work import outputs_of
 from hpcpanda_edge.outlook import Outlook, OutlookKeeper
 from hpcpanda_edge.ports import JobState, SchedulerPort, Submitted
 from hpcpanda_edge.records import (
     AllocationRecord,
     JournalName,
+    OutputRecord,
     OutputState,
     PackRecord,
     PartRecord,
@@ -38,6 +41,7 @@ from hpcpanda_edge.state_folder import StateFolder
 from hpcpanda_edge.steps import Steps
 from hpcpanda_edge.store import Store
 from hpcpanda_edge.submitting import Submitter, in_thread
+from hpcpanda_edge.usage import UsageKeeper
 from hpcpanda_edge.view import pack_over, pack_status, part_over, situation
 from hpcpanda_edge.windows.watch import WindowWatch
 
@@ -75,6 +79,7 @@ class Control:
         self.steps = Steps(store, spool, site)
         self.submitter = Submitter(store, self.steps, spool, scheduler)
         self.learner = Learner(store, spool, site, time.time())
+        self.usage = UsageKeeper(store, spool, site, time.time())
         self.statuses: dict[str, AllocationStatus] = {}
         self.plan = Plan(actions=(), wants=())
         self.draining = False
@@ -105,6 +110,8 @@ class Control:
         self._stage()
         self.make_plan()
         self._learn(time.time())
+        self.usage.look(self.statuses)
+        self.usage.count(self.statuses, at_once=self.draining and self.idle)
         self._leave_outlook()
         self.submitter.write_messages()
         await self._clean_up()
@@ -346,12 +353,13 @@ class Control:
         for error in found.errors:
             _log.warning("journal-trouble", error=error)
         reports = await asyncio.to_thread(self.learner.reports_of, found) if found.journals else []
+        measures = await asyncio.to_thread(measures_of, self._spool, self.store, found)
         ended = await self._with_timelines()
         ended_packs = self._packs_ended(over - found.troubled)
         if not (found.journals or found.broken or over or ended or ended_packs):
             return
         with self.store.transaction():
-            self._enter(found)
+            self._enter(found, measures)
             for key in sorted(over - found.troubled):
                 self._settle(key)
             for allocation_id, pack_id in ended_packs:
@@ -386,12 +394,12 @@ class Control:
                 _log.warning("timeline-not-written", allocation=allocation_id, error=str(problem))
         return ended
 
-    def _enter(self, found: Collected) -> None:
+    def _enter(self, found: Collected, measures: Measures) -> None:
         for read in found.journals:
             name = read.name
             holder = f"{name.allocation_id}-{name.pack_id}"
             record = self.store.journals.get(read.record.key, read.record)
-            if accepted := accounts.accept(self.store, record, holder, read.part):
+            if accepted := accounts.accept(self.store, record, holder, read.part, measures):
                 self.steps.accepted(name.allocation_id, name.pack_id, record.task_id, accepted)
         for record in found.broken:
             latest = self.store.journals.get(record.key, record)
@@ -438,14 +446,19 @@ class Control:
                 if incoming.fault is not None:
                     self._put_task(replace(task, error=incoming.fault, fault=incoming.fault))
                     continue
-            if task.output is not None and task.output_state is OutputState.MADE:
-                moved = self._stager.want_out(task.task_id, task.spec, task.output)
-                if moved.output is not None:
-                    self._put_task(replace(task, output=moved.output, output_state=OutputState.MOVED))
-                elif moved.waiting is not None:
-                    self._staging[task.task_id] = moved.waiting
-                elif moved.fault is not None:
-                    self._put_task(replace(task, error=moved.fault, fault=moved.fault))
+        for record in [r for r in self.store.outputs.values() if r.state is OutputState.MADE]:
+            self._stage_out(record)
+
+    def _stage_out(self, record: OutputRecord) -> None:
+        task = self.store.tasks[record.file.task_id]
+        moved = self._stager.want_out(task.task_id, task.spec, record.file)
+        if moved.output is not None:
+            with self.store.transaction():
+                self.store.outputs.put(replace(record, file=moved.output, state=OutputState.MOVED))
+        elif moved.waiting is not None:
+            self._staging[task.task_id] = moved.waiting
+        elif moved.fault is not None and task.fault is None:
+            self._put_task(replace(task, error=moved.fault, fault=moved.fault))
 
     def _put_task(self, task: TaskRecord) -> None:
         with self.store.transaction():
@@ -471,9 +484,8 @@ class Control:
     def _in_use(self, task_id: int) -> bool:
         """Whether something of a final task may still be written, or has to be said."""
         task = self.store.tasks[task_id]
-        unread = task.state in (TaskState.DONE, TaskState.FINISHED) and task.output_state in (
-            OutputState.MADE,
-            OutputState.MOVED,
+        unread = task.state in (TaskState.DONE, TaskState.FINISHED) and any(
+            record.state is not OutputState.RECORDED for record in outputs_of(self.store, task_id)
         )
         packs = any(
             p.task_id == task_id
@@ -491,10 +503,15 @@ class Control:
         except OSError as problem:
             _log.warning("clean-up-failed", task=task_id, error=str(problem))
             return
+        if not self.store.tasks[task_id].state.final:
+            return  # it is tried again
         with self.store.transaction():
             for key in [key for key in self.store.journals if key[0] == task_id]:
                 self.store.journals.drop(key)
             for lease in accounts.leases_of(self.store, task_id):
                 self.store.leases.drop(lease.key)
+                self.store.slices.drop(lease.key)
+            for record in outputs_of(self.store, task_id):
+                self.store.outputs.drop(record.key)
             self.store.tasks.drop(task_id)
         _log.info("task-cleaned-up", task=task_id)

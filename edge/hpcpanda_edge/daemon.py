@@ -21,6 +21,7 @@ from hpcpanda.domain.exchange import MAX_UPDATES, Capacity, EdgeInfo, EdgeRegist
 from hpcpanda.domain.site import Site
 from hpcpanda.planning.actions import GiveBack, Want
 from hpcpanda_edge import accounts
+from hpcpanda_edge.beginning_again import ask_anew, begin_again
 from hpcpanda_edge.control import Control
 from hpcpanda_edge.ports import DispatcherPort, SchedulerPort
 from hpcpanda_edge.reasons import told
@@ -205,7 +206,7 @@ class Edge:
     def _all_said(self) -> bool:
         """Whether nothing is left of a drained edge's work."""
         returned = not any(v.returning or v.ledger.ready for v in self._store.leases.values())
-        return self.control.idle and returned and not self._store.commits
+        return self.control.idle and returned and not self._store.commits and self.control.usage.all_said
 
     # ---- the dispatcher ----
 
@@ -393,6 +394,9 @@ class Edge:
         events = 0
         with self._retried("grant-not-kept"):
             with self._store.transaction():
+                for grant in grants.leases:
+                    begin_again(self._store, self.control.steps, grant.task_id, grant.first_epoch)
+                    ask_anew(self._store, self.control.steps, grant)
                 events = accounts.take_grants(self._store, grants)
             _log.info("leased", events=events, tasks=sorted({g.task_id for g in grants.leases}))
             self.control.make_plan()

@@ -208,7 +208,12 @@ def show_text(explanation: Explanation) -> None:
         say(f"\nallocation {allocation.allocation_id}{native}: {allocation.state}")
         say(f"  {allocation.why}")
         for pack in allocation.packs:
-            where = f"{pack.nodes} node{'s' * (pack.nodes != 1)}{', told to end' if pack.draining else ''}"
+            nodes = (
+                f"{pack.nodes} node{'s' * (pack.nodes != 1)}"
+                if pack.nodes
+                else "a core that others have, too"
+            )
+            where = f"{nodes}{', told to end' if pack.draining else ''}"
             busy = f"{pack.cores_busy} of {pack.cores} cores busy"
             say(f"  {pack.kind} pack {pack.pack_id} on {where}: {busy}")
             for text in (*pack.does, *pack.complaints):

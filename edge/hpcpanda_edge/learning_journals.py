@@ -88,7 +88,7 @@ class JournalLessons:
             if task is None or task.spec.jobs is None or enough:
                 continue
             looked = read.part.entries[: REPORTS - len(reports)]
-            told = (_read_report(self._spool, read, entry) for entry in looked)
+            told = (read_report(self._spool, read, entry) for entry in looked)
             reports += [(task.task_id, report) for report in told if report is not None]
         return reports
 
@@ -99,7 +99,7 @@ class JournalLessons:
                 self._knowledge.saw_memory(task_id, report.max_rss_mb, now)
 
 
-def _read_report(spool: Spool, read: ReadJournal, entry: np.void) -> JobReport | None:
+def read_report(spool: Spool, read: ReadJournal, entry: np.void) -> JobReport | None:
     """The report at the begin of a job's bundle; None when it cannot be read, which costs nothing but a sample."""
     journal = spool.events(read.record.task_id) / read.record.name
     try:

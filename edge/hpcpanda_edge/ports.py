@@ -8,14 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from hpcpanda.domain.exchange import (
-    Capacity,
-    EdgeInfo,
-    EdgeRegistration,
-    Grants,
-    SyncReply,
-    SyncRequest,
-)
+from hpcpanda.domain.exchange import Capacity, EdgeInfo, EdgeRegistration, Grants, SyncReply, SyncRequest
 
 
 class DispatcherPort(Protocol):

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from hpcpanda.client.output import duration
 from hpcpanda.domain.exchange import MAX_REASONS, MAX_SENTENCE, TaskReason
-from hpcpanda.domain.states import AllocationState
+from hpcpanda.domain.states import AllocationState, TaskState
 from hpcpanda.domain.task import TaskSpec
 from hpcpanda.domain.why import Why
 from hpcpanda.planning.actions import Reason
 from hpcpanda.planning.situation import PackView, TaskView
 from hpcpanda.planning.tasks import largest_job
 from hpcpanda_edge.looking import Look
-from hpcpanda_edge.records import AllocationRecord, OutputState, PackRecord, TaskRecord
+from hpcpanda_edge.merge_work import outputs_of
+from hpcpanda_edge.records import AllocationRecord, OutputRecord, OutputState, PackRecord, TaskRecord
 
 
 def why(look: Look, task_id: int) -> Why:
@@ -137,7 +139,7 @@ def _backing_off(about: _About) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(task.not_before))
     packs = f"{task.fruitless} pack{'s' * (task.fruitless != 1)}"
     last = f" The last said: {task.error}" if task.error else ""
-    if not task.fruitless:
+    if not task.fruitless or task.state is TaskState.MERGING:
         return f"Its last try failed; the next is in {duration(left)}, at {clock}.{last}"
     return f"{packs} ended without a finished {task.spec.unit}; the next try is in {duration(left)}, at {clock}.{last}"
 
@@ -209,21 +211,39 @@ def _merging(about: _About) -> str:
 
 
 def _merged(about: _About) -> str:
-    output, outlook = about.record.output, about.look.outlook
-    if output is None:
+    records = outputs_of(about.look.store, about.record.task_id)
+    if len(records) > 1:
+        return _several(records)
+    if not records:  # the dispatcher has refused it since the plan was made
         return "Its merged file is made."
+    record = records[0]
+    outlook = about.look.outlook
     waits = outlook.staging.get(about.record.task_id) if outlook is not None else None
-    match about.record.output_state:
+    match record.state:
         case OutputState.MADE if about.record.spec.staging.destination is not None:
             return f"Its merged file is made, {waits or 'and is to be moved'}."
         case OutputState.RECORDED:
-            return f"Its merged file is {output.path}."
+            return f"Its merged file is {record.file.path}."
         case _:
-            return f"Its merged file is {output.path}; the dispatcher is being told."
+            return f"Its merged file is {record.file.path}; the dispatcher is being told."
+
+
+def _several(records: Sequence[OutputRecord]) -> str:
+    states = Counter(record.state for record in records)
+    text = f"Its {len(records)} merged files are made, the last is {records[-1].file.path}"
+    if made := states[OutputState.MADE]:
+        text += f"; {made} {'is' if made == 1 else 'are'} to be moved"
+    if moved := states[OutputState.MOVED]:
+        text += f"; the dispatcher is being told of {moved}"
+    return f"{text}."
 
 
 def _fault(about: _About) -> str:
     return f"It cannot run here: {about.record.fault}"
+
+
+def _paused(_: _About) -> str:
+    return "Its user has paused it: what runs here is finished, the rest of its work goes back."
 
 
 def _final(about: _About) -> str:
@@ -247,6 +267,7 @@ SENTENCES: Final[dict[Reason, Callable[[_About], str]]] = {
     Reason.MERGING: _merging,
     Reason.MERGED: _merged,
     Reason.FAULT: _fault,
+    Reason.PAUSED: _paused,
     Reason.FINAL: _final,
 }
 """The sentence of each reason."""

@@ -22,14 +22,27 @@ _JOURNAL = re.compile(r"([^-]+)-([^-]+)-i(\d+)-r(\d+)\.journal")
 
 
 class OutputState(StrEnum):
-    """How far this edge is with a task's merged file."""
+    """How far this edge is with a merged file of a task."""
 
-    NONE = "none"
     MADE = "made"
     MOVED = "moved"
     """It is where the user wants it."""
     RECORDED = "recorded"
     """The dispatcher knows it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeOrder:
+    """What a merge is to write. It stays as it is however often the merge is begun, so that the same files come of it."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    events: IntervalSet
+    """Whole ranges that the dispatcher has recorded and that are in no file."""
+    rest: bool
+    """What does not fill a file is written, too."""
+    failed: IntervalSet = EMPTY
+    """Events set aside for good, for the manifest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +55,44 @@ class TaskRecord:
     spec: TaskSpec
     state: TaskState = TaskState.RUNNING
     """As the dispatcher last said."""
+    first_epoch: int = 1
+    """What was leased under lower epochs is void: the task is tried again."""
     event_seconds: float | None = None
     """Core-seconds an event or job, as last told or measured."""
     fruitless: int = 0
-    """Packs that have ended one after the other without a finished event."""
+    """Packs that have ended one after the other without a finished event, or a merged file."""
+    failures: int = 0
+    """Those of them that ended by themselves, with an error."""
     not_before: float = 0.0
     """Nothing of the task is started before, Unix seconds."""
     error: str | None = None
     """What a pack of it last complained of."""
     merges_failed: int = 0
-    output: OutputFile | None = None
-    output_state: OutputState = OutputState.NONE
+    merge: MergeOrder | None = None
+    """What is being merged; done again as it is until it has come to its end."""
     fault: str | None = None
     """Why the task cannot run here; reported until the task is final."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputRecord:
+    """A merged file of a task, made here."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    file: OutputFile
+    """As it is reported; at first as it was made."""
+    state: OutputState = OutputState.MADE
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Names it: the task, and the first event in it."""
+        return output_key(self.file)
+
+
+def output_key(file: OutputFile) -> tuple[int, int]:
+    """Task and first event of a merged file; no other has the same."""
+    return file.task_id, file.events.bounds[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from hpcpanda.domain.exchange import (
     MAX_UPDATES,
     LeaseCommit,
     LeaseReturn,
+    OutputFile,
     SyncReply,
     SyncRequest,
     TaskActivity,
@@ -16,15 +17,19 @@ from hpcpanda.domain.exchange import (
 )
 from hpcpanda.domain.intervals import EMPTY
 from hpcpanda.domain.ledger import ERROR_TEXT_LIMIT
+from hpcpanda.domain.scouting import MAX_SCOUTS
 from hpcpanda.domain.states import TaskState
-from hpcpanda_edge import accounts
-from hpcpanda_edge.records import LeaseRecord, OutputState
+from hpcpanda_edge import accounts, usage
+from hpcpanda_edge.beginning_again import begin_again
+from hpcpanda_edge.records import LeaseRecord, OutputState, output_key
 from hpcpanda_edge.steps import Steps
 from hpcpanda_edge.store import Store
 from hpcpanda_edge.view import Statuses
 
 MAX_REQUEST_BOUNDS = 1_000_000
 """Most bounds of interval sets in one message."""
+MAX_OUTPUT_BOUNDS = 200_000
+"""Most bounds of the events of merged files in one message, besides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +44,13 @@ class Report:
     def urgent(self) -> bool:
         """Whether it says more than that the edge lives."""
         r = self.request
-        return bool(r.commits or r.returns or r.outputs or r.faults)
+        return bool(r.commits or r.returns or r.outputs or r.faults or r.usage)
 
 
 def make_report(store: Store, statuses: Statuses, *, instance: str) -> Report:
     """Everything there is to say now."""
     commits, numbers = _commits(store)
-    unfinished = {c.commit.task_id for c in store.commits.values()}
+    ledger = usage.ledger_of(store)
     request = SyncRequest(
         instance=instance,
         renew=tuple(v.key for v in store.leases.values() if _open(v))[:MAX_UPDATES],
@@ -55,13 +60,7 @@ def make_report(store: Store, statuses: Statuses, *, instance: str) -> Report:
             for v in store.leases.values()
             if v.returning
         )[:MAX_UPDATES],
-        outputs=tuple(
-            task.output
-            for task in store.tasks.values()
-            if task.output is not None
-            and task.output_state is OutputState.MOVED
-            and task.task_id not in unfinished
-        )[:MAX_UPDATES],
+        outputs=_outputs(store),
         faults=tuple(
             TaskFault(task_id=task.task_id, error=task.fault[:ERROR_TEXT_LIMIT])
             for task in store.tasks.values()
@@ -69,6 +68,7 @@ def make_report(store: Store, statuses: Statuses, *, instance: str) -> Report:
         )[:MAX_UPDATES],
         activity=activity(store, statuses)[:MAX_UPDATES],
         tasks=tuple(sorted(store.tasks))[:MAX_UPDATES],
+        usage=ledger.report if ledger is not None else None,
     )
     return Report(request=request, numbers=numbers)
 
@@ -94,6 +94,8 @@ def activity(store: Store, statuses: Statuses) -> tuple[TaskActivity, ...]:
 def apply_reply(store: Store, steps: Steps, report: Report, reply: SyncReply) -> None:
     """Enter the dispatcher's answer. Call inside a transaction."""
     request = report.request
+    sequence = request.usage.sequence if request.usage is not None else None
+    usage.answered(store, zip(request.commits, reply.commits, strict=True), sequence)
     for numbers, result in zip(report.numbers, reply.commits, strict=True):
         accounts.acknowledge(store, (result.task_id, result.epoch), result.accepted, result.refused)
         for number in numbers:
@@ -107,15 +109,21 @@ def apply_reply(store: Store, steps: Steps, report: Report, reply: SyncReply) ->
         if lease is not None and _open(lease):
             steps.revoke(accounts.lose(store, lease), lease.task_id, lease.epoch)
     for output in request.outputs:
-        task = store.tasks.get(output.task_id)
-        if task is None:
-            continue
-        if output.path not in reply.rejected_outputs:
-            store.tasks.put(replace(task, output_state=OutputState.RECORDED))
-        else:
-            fault = task.fault or f"the dispatcher refused the merged file {output.path}"
-            store.tasks.put(replace(task, output_state=OutputState.NONE, output=None, fault=fault))
+        _output_answered(store, output, rejected=output.path in reply.rejected_outputs)
     _task_states(store, steps, reply)
+
+
+def _output_answered(store: Store, output: OutputFile, *, rejected: bool) -> None:
+    """The dispatcher has recorded a merged file, or refused it."""
+    record, task = store.outputs.get(output_key(output)), store.tasks.get(output.task_id)
+    if record is None or task is None:
+        return
+    if rejected:
+        fault = task.fault or f"the dispatcher refused the merged file {output.path}"
+        store.tasks.put(replace(task, fault=fault))
+        store.outputs.drop(record.key)
+    else:
+        store.outputs.put(replace(record, state=OutputState.RECORDED))
 
 
 def _task_states(store: Store, steps: Steps, reply: SyncReply) -> None:
@@ -123,13 +131,29 @@ def _task_states(store: Store, steps: Steps, reply: SyncReply) -> None:
         task = store.tasks.get(order.task_id)
         if task is None:
             continue
-        state = TaskState.RUNNING if order.state is TaskState.READY else order.state
+        begin_again(store, steps, order.task_id, order.first_epoch)
+        task = store.tasks[order.task_id]
+        at_work = order.state in (TaskState.READY, TaskState.SCOUTING)
+        state = TaskState.RUNNING if at_work else order.state
         if state is not task.state:
             if state.final:
                 steps.stop_task(order.task_id)
             elif state is TaskState.MERGING:
                 steps.end_parts(order.task_id)
             store.tasks.put(replace(store.tasks[order.task_id], state=state))
+
+
+def _outputs(store: Store) -> tuple[OutputFile, ...]:
+    """Merged files to be told of, as many as fit a message beside everything else."""
+    chosen: list[OutputFile] = []
+    bounds = 0
+    for record in store.outputs.values():
+        if record.state is OutputState.MOVED:
+            bounds += len(record.file.events.bounds)
+            if chosen and (bounds > MAX_OUTPUT_BOUNDS or len(chosen) >= MAX_UPDATES):
+                break
+            chosen.append(record.file)
+    return tuple(chosen)
 
 
 def _commits(store: Store) -> tuple[tuple[LeaseCommit, ...], tuple[tuple[int, ...], ...]]:
@@ -154,6 +178,7 @@ def _commits(store: Store) -> tuple[tuple[LeaseCommit, ...], tuple[tuple[int, ..
             done=old.done | new.done,
             failed=old.failed + new.failed,
             core_seconds=old.core_seconds + new.core_seconds,
+            measured=(old.measured + new.measured)[:MAX_SCOUTS],
         )
         joined[key] = (both, (*numbers, number))
     return tuple(c for c, _ in joined.values()), tuple(n for _, n in joined.values())

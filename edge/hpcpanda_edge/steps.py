@@ -43,11 +43,11 @@ from hpcpanda.planning.actions import (
 )
 from hpcpanda.planning.pointless import WINDOW_PASSED
 from hpcpanda_edge import accounts
-from hpcpanda_edge.merge_work import merge_ended, merge_pack
+from hpcpanda_edge.input_files import write_listing
+from hpcpanda_edge.merge_work import back_off, due_merge, merge_ended, merge_pack
 from hpcpanda_edge.records import (
     AllocationRecord,
     MessageRecord,
-    OutputState,
     PackRecord,
     PartRecord,
     TaskRecord,
@@ -56,8 +56,7 @@ from hpcpanda_edge.staging import staged_spec
 from hpcpanda_edge.store import Store
 
 FRUITLESS_LIMIT: Final = 5
-"""Packs that end in an error without a finished event, one after the other, before the task is reported."""
-LONGEST_BACK_OFF_S: Final = 900.0
+"""Packs that end by themselves in an error, without a finished event between, before the task is reported."""
 
 
 class Steps:
@@ -100,7 +99,12 @@ class Steps:
         if work is None:
             return
         if pack.part(work.task_id) is not None:
-            message: ToPack = TopUp(pack_id=action.pack_id, task_id=work.task_id, events=work.events)
+            message: ToPack = TopUp(
+                pack_id=action.pack_id,
+                task_id=work.task_id,
+                events=work.events,
+                job=work.spec.job_request,
+            )
         else:
             record = record.with_pack(pack.with_part(_part(work)))
             message = AddWork(pack_id=action.pack_id, work=work)
@@ -157,14 +161,23 @@ class Steps:
         """The pack with the work it begins with; None when there is none for it."""
         holder = f"{allocation_id}-{pack_id}"
         if plan.kind == "merge":
-            task = self._store.tasks[plan.work[0].task_id]
-            return merge_pack(self._store, self._spool, task, pack_id=pack_id, site=self._site.name)
+            return self._merge(plan.work[0].task_id, pack_id, plan.nodes)
         work = tuple(w for share in plan.work if (w := self._hand_out(holder, share)) is not None)
         if not work:
             return None
         if plan.kind == "mpi-job":
             return MpiJobPack(pack_id=pack_id, nodes=plan.nodes, work=(work[0],))
         return WorkPack(pack_id=pack_id, nodes=plan.nodes, work=work)
+
+    def _merge(self, task_id: int, pack_id: str, nodes: int) -> Pack | None:
+        """A merge pack; what it merges is written down with it."""
+        task = self._store.tasks[task_id]
+        order = due_merge(self._store, task)
+        if order is None:
+            return None
+        self._store.tasks.put(replace(task, merge=order))
+        pack = merge_pack(self._store, self._spool, task, order, pack_id=pack_id, site=self._site.name)
+        return replace(pack, nodes=nodes)
 
     def _hand_out(self, holder: str, share: Share) -> TaskWork | None:
         task = self._store.tasks[share.task_id]
@@ -173,6 +186,7 @@ class Steps:
         if not events:
             return None
         spec = staged_spec(task.spec, self._spool, task.task_id)
+        write_listing(spec)
         return TaskWork(task_id=task.task_id, spec=spec, events=events, event_seconds=task.event_seconds)
 
     def _end_part(self, action: EndPart) -> None:
@@ -301,8 +315,7 @@ class Steps:
         if task is None or late:
             return released
         if pack.kind == "merge":
-            if task.output_state is OutputState.NONE:
-                self._store.tasks.put(merge_ended(self._store, task, status, now=now))
+            merge_ended(self._store, task, status, now=now)
         else:
             self._store.tasks.put(_after_part(task, part, status, released, now))
         return released
@@ -325,7 +338,7 @@ class Steps:
         self._store.allocations.put(record.with_pack(pack.with_part(part)))
         task = self._store.tasks.get(task_id)
         if task is not None and task.fruitless:
-            self._store.tasks.put(replace(task, fruitless=0, not_before=0.0))
+            self._store.tasks.put(replace(task, fruitless=0, failures=0, not_before=0.0))
 
     def close(self, allocation_id: str) -> None:
         """Everything of an allocation that is gone is committed or given back."""
@@ -417,18 +430,20 @@ def _after_part(
 ) -> TaskRecord:
     """Judge a pack by what it has finished of a task: without any progress the next try is put off."""
     if part.accepted or not released:
-        return replace(task, fruitless=0, not_before=0.0) if part.accepted else task
+        return replace(task, fruitless=0, failures=0, not_before=0.0) if part.accepted else task
     error = _error_of(status, task.task_id)
     complaints = "; ".join(status.complaints) if status is not None else ""
     fruitless = task.fruitless + 1
-    back_off = min(2.0**fruitless, LONGEST_BACK_OFF_S)
+    failed = bool(error) and status is not None and status.ended_by_itself
+    failures = task.failures + failed
     fault = task.fault
-    if error and fruitless >= FRUITLESS_LIMIT:
-        fault = fault or f"{fruitless} packs ended without a finished event; the last said: {error}"
+    if failed and failures >= FRUITLESS_LIMIT:
+        fault = fault or f"{failures} packs ended without a finished event; the last said: {error}"
     return replace(
         task,
         fruitless=fruitless,
-        not_before=now + back_off,
+        failures=failures,
+        not_before=now + back_off(fruitless),
         error=error or complaints or task.error,
         fault=fault,
     )

@@ -10,25 +10,39 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
 from hpcpanda.domain.errors import CorruptData, Unavailable
+from hpcpanda.domain.usage import UsageLedger
 from hpcpanda_edge.records import (
     AllocationRecord,
     CommitRecord,
     JournalRecord,
     LeaseRecord,
     MessageRecord,
+    OutputRecord,
     TaskRecord,
 )
+from hpcpanda_edge.slice_records import SlicesRecord
+from hpcpanda_edge.upgrading import upgrade
+from hpcpanda_edge.usage_records import ChargeRecord
 
-VERSION: Final = 1
+VERSION: Final = 4
 """Version of the schema, kept in ``PRAGMA user_version``."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[V]) -> TypeAdapter[V]:
+    """How rows of a kind become JSON and come back; it takes a while to make, so once a process."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 class Table(Mapping[K, V], Generic[K, V]):
@@ -118,12 +132,16 @@ class Store:
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self.tasks = Table("tasks", TypeAdapter(TaskRecord), lambda r: r.task_id)
-        self.leases = Table("leases", TypeAdapter(LeaseRecord), lambda r: r.key)
-        self.allocations = Table("allocations", TypeAdapter(AllocationRecord), lambda r: r.allocation_id)
-        self.journals = Table("journals", TypeAdapter(JournalRecord), lambda r: r.key)
-        self.commits = Table("commits", TypeAdapter(CommitRecord), lambda r: r.number)
-        self.messages = Table("messages", TypeAdapter(MessageRecord), lambda r: (r.allocation_id, r.number))
+        self.tasks = Table("tasks", _adapter(TaskRecord), lambda r: r.task_id)
+        self.leases = Table("leases", _adapter(LeaseRecord), lambda r: r.key)
+        self.allocations = Table("allocations", _adapter(AllocationRecord), lambda r: r.allocation_id)
+        self.journals = Table("journals", _adapter(JournalRecord), lambda r: r.key)
+        self.outputs = Table("outputs", _adapter(OutputRecord), lambda r: r.key)
+        self.commits = Table("commits", _adapter(CommitRecord), lambda r: r.number)
+        self.messages = Table("messages", _adapter(MessageRecord), lambda r: (r.allocation_id, r.number))
+        self.charges = Table("charges", _adapter(ChargeRecord), lambda r: r.allocation_id)
+        self.usage = Table("usage", _adapter(UsageLedger), lambda _: "ledger")
+        self.slices = Table("slices", _adapter(SlicesRecord), lambda r: r.key)
         self.learnt: str | None = None
         """What was learnt of the site, as last kept; of no account for anything else."""
         self._path = path
@@ -186,8 +204,12 @@ class Store:
             self.leases,
             self.allocations,
             self.journals,
+            self.outputs,
             self.commits,
             self.messages,
+            self.charges,
+            self.usage,
+            self.slices,
         )
 
     def _read_learnt(self) -> str | None:
@@ -213,6 +235,8 @@ class Store:
                         f"CREATE TABLE IF NOT EXISTS {table.name} (key TEXT PRIMARY KEY, body BLOB NOT NULL)"
                     )
                 connection.execute(f"PRAGMA user_version = {VERSION}")
+        elif 0 < version < VERSION:
+            connection = upgrade(connection, version, in_memory=read_only)
         elif version != VERSION:
             connection.close()
             raise CorruptData(

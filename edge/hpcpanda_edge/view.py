@@ -9,14 +9,14 @@ from typing import Final
 from hpcpanda.allocation.plan import AllocationStatus, PackStatus, TaskProgress
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.site import Site
-from hpcpanda.domain.states import AllocationState
+from hpcpanda.domain.states import AllocationState, TaskState
 from hpcpanda.packing.windows import BackfillWindow
 from hpcpanda.planning.pointless import patience_s
 from hpcpanda.planning.situation import AllocationView, PackView, PartView, Situation, TaskView
 from hpcpanda_edge import accounts
 from hpcpanda_edge.learning import Predictions
-from hpcpanda_edge.merge_work import accepted_events
-from hpcpanda_edge.records import AllocationRecord, OutputState, PackRecord, PartRecord, TaskRecord
+from hpcpanda_edge.merge_work import due_merge, outputs_of
+from hpcpanda_edge.records import AllocationRecord, PackRecord, PartRecord, TaskRecord
 from hpcpanda_edge.store import Store
 
 OPEN = (AllocationState.PLANNED, AllocationState.QUEUED, AllocationState.RUNNING, AllocationState.ENDED)
@@ -95,7 +95,9 @@ def _progress(status: AllocationStatus | None, pack: PackRecord, part: PartRecor
 def _task(store: Store, task: TaskRecord, in_place: IntervalSet | None, learnt: Predictions) -> TaskView:
     here = accounts.ready_events(store, task.task_id)
     ready = here if in_place is None else here & in_place
-    waiting = any(c.commit.task_id == task.task_id for c in store.commits.values())
+    settled = task.state is TaskState.MERGING
+    waiting = settled and any(c.commit.task_id == task.task_id for c in store.commits.values())
+    to_merge = not waiting and due_merge(store, task) is not None
     return TaskView(
         task_id=task.task_id,
         state=task.state,
@@ -109,8 +111,8 @@ def _task(store: Store, task: TaskRecord, in_place: IntervalSet | None, learnt: 
         not_before=task.not_before,
         priority=task.spec.priority,
         deadline=task.spec.deadline.timestamp() if task.spec.deadline else None,
-        mergeable=not waiting and bool(accepted_events(store, task.task_id)),
-        merged=task.output_state is not OutputState.NONE,
+        mergeable=to_merge,
+        merged=settled and not (waiting or to_merge) and bool(outputs_of(store, task.task_id)),
         fault=task.fault is not None,
     )
 
@@ -164,7 +166,7 @@ def _pack(
     return PackView(
         pack_id=pack.pack_id,
         kind=pack.kind,
-        nodes=max(1, min(pack.nodes, said.nodes))
+        nodes=min(pack.nodes, max(1, said.nodes))
         if said is not None and said.nodes is not None
         else pack.nodes,
         parts=tuple(

@@ -28,8 +28,9 @@ from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.client.task_file import load_task
 from hpcpanda.client.watch import describe, follow
 from hpcpanda.domain.errors import HpcPandaError
-from hpcpanda.domain.exchange import OutputFile, Task
+from hpcpanda.domain.exchange import OutputFile
 from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.task_views import Task
 from hpcpanda.merge import digest_columns, digest_sample
 from hpcpanda.payload.forms import prepare
 

@@ -361,7 +361,8 @@ class Agent:
         self._discard(worker)
         self._broken += not worker.ready
         if self._broken >= _BROKEN_WORKERS:
-            self._end(f"workers die before they are ready: {error}", payload_fault=True)
+            killed = worker.status == -signal.SIGKILL and worker.condemned is None
+            self._end(f"workers die before they are ready: {error}", payload_fault=not killed, again=killed)
         elif worker.slot in self._reserved:
             self._freed(frozenset((worker.slot,)))
         elif self._finish_at is None and not self.ended:

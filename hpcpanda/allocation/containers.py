@@ -16,9 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from hpcpanda.domain.errors import InvalidValue, PayloadFailed
+from hpcpanda.domain.payloads import ProcessPayload
 from hpcpanda.domain.site import ContainerRuntime, ContainerSettings
-from hpcpanda.domain.task import ProcessPayload, TaskSpec
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.payload.forms.ports import Contain
+from hpcpanda.payload.listing import InputFolders
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """PATH in a container whose runtime is told to forget the node's and does not know the image's."""
@@ -142,12 +144,11 @@ def contain(settings: ContainerSettings | None, spec: TaskSpec) -> Contain | Non
             f"payload.form: {settings.runtime} does not hand descriptors on, which payloads of the form 'process' "
             "are fed over; use 'command'"
         )
-    files = spec.inputs.files if spec.inputs is not None else ()
-    binds = tuple(dict.fromkeys(str(PurePosixPath(file.path).parent) for file in files))
+    folders = InputFolders(spec.inputs)
 
     def words(command: list[str], folder: Path, environment: Mapping[str, str]) -> list[str]:
         return container_command(
-            settings, image, tuple(command), folder=folder, binds=binds, environment=environment, gpus=False
+            settings, image, tuple(command), folder=folder, binds=folders.now(), environment=environment, gpus=False
         )  # fmt: skip
 
     return words

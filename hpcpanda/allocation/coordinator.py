@@ -75,6 +75,11 @@ class Coordinator:
         return self.ended and any(b.again for b in self._byes.values())
 
     @property
+    def setbacks(self) -> tuple[str, ...]:
+        """What has ended agents in a way that another start may not meet."""
+        return tuple(b.error for b in self._byes.values() if b.again and b.error)
+
+    @property
     def trouble(self) -> str | None:
         """Why nothing can be written on some node; None while all is well."""
         return next(
@@ -154,7 +159,7 @@ class Coordinator:
             waiting=self.left,
             backlog_s=self.left * (cost or 1.0) / max(1, cores),
             idle=self.idle,
-            error=next((b.error for b in self._byes.values() if b.error), None),
+            error=next((b.error for b in self._byes.values() if b.error and not b.again), None),
         )
 
     def _add(self, events: Iterable[LeasedEvents]) -> None:

@@ -64,6 +64,7 @@ class Director:
         self._events: Coordinator | None = None
         self._next_events: deque[TaskWork] = deque()
         self._past: dict[int, TaskProgress] = {}
+        self._setbacks: tuple[str, ...] = ()
         self._jobs = JobQueue(ranks=pack.nodes, node=node, deadline=deadline)
         self._use: dict[int, NodeUse] = {}
         self._byes: set[int] = set()
@@ -85,7 +86,9 @@ class Director:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to hand out and nothing in hand, of any task."""
+        """Whether there is nothing to hand out and nothing in hand, of any task; never while it ends to begin again."""
+        if self._again:
+            return False
         return (self._events is None or self._events.idle) and not self._next_events and self._jobs.idle
 
     def begin(self, now: float) -> list[Send]:
@@ -146,7 +149,7 @@ class Director:
             tasks=tuple(tasks),
             idle=self.idle,
             job_cores=self._jobs.job_cores,
-            complaints=self._jobs.complaints,
+            complaints=(*self._jobs.complaints, *dict.fromkeys(self._setbacks)),
             told_to_end=self._told_to_end,
             error=self._error,
         )
@@ -172,7 +175,7 @@ class Director:
             if work.task_id == message.task_id:
                 self._next_events[at] = replace(work, events=work.events + message.events)
                 return []
-        return _of_jobs(self._jobs.top_up(message.task_id, message.events, now))
+        return _of_jobs(self._jobs.top_up(message.task_id, message.events, now, message.job))
 
     def _revoke(self, message: Revoke, now: float) -> list[Send]:
         if self._events is not None and self._events.task_id == message.task_id:
@@ -220,6 +223,7 @@ class Director:
         if events is None or not events.ended:
             return []
         self._past[events.task_id] = events.progress(now, cores=0, cores_busy=0.0)
+        self._setbacks += events.setbacks
         self._events = None
         if events.trouble is not None:
             self._error = self._error or events.trouble

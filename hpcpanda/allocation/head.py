@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcpanda.allocation.head_rules import CountNodes, Effect, HeadRules, Kill, Launch, Tell
-from hpcpanda.allocation.launch import DirectLauncher, PackLauncher, RunningPack
+from hpcpanda.allocation.launch import DirectLauncher, PackLauncher, RunningPack, start_beside_head
 from hpcpanda.allocation.nodes_left import NodeCount, question
 from hpcpanda.allocation.pack_line import FROM_HEAD, STATUS
 from hpcpanda.allocation.pack_run import PACK_RUN, PackRun
@@ -226,6 +226,8 @@ class Head:
             return self._launcher.start_mpi_job(
                 module, run_file, nodes=pack.nodes, ranks_per_node=ranks, log=log
             )
+        if not pack.nodes:
+            return start_beside_head(module, run_file, log=log)
         return self._launcher.start(module, run_file, ranks=pack.nodes, log=log)
 
     def _tell(self, effect: Tell) -> None:

@@ -92,7 +92,9 @@ class PackLife:
         """It is not started again."""
         self.over = True
         error = self.status.error or (f"the pack died: {self.died}" if self.died is not None else None)
-        self.status = replace(self.status, state="ended", error=error, cores_busy=0.0, occupancy=())
+        self.status = replace(
+            self.status, state="ended", error=error, died=self.died, cores_busy=0.0, occupancy=()
+        )
         self.died = None
 
     def shrink(self, nodes: int) -> None:
@@ -249,8 +251,8 @@ class HeadRules:
     ) -> list[Effect]:
         """Change what a pack has to do, and tell it if it runs."""
         match message:
-            case TopUp(task_id=task_id, events=events):
-                return self._more(life, message, lambda work: topped_up(work, task_id, events), now)
+            case TopUp(task_id=task_id, events=events, job=job):
+                return self._more(life, message, lambda work: topped_up(work, task_id, events, job), now)
             case AddWork(work=more):
                 return self._more(life, message, lambda work: added(work, more), now)
             case EndWork(task_id=task_id):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hpcpanda.allocation.job_messages import JobLoad
 from hpcpanda.allocation.job_space import Space
 from hpcpanda.allocation.plan import LeasedEvents, TaskWork
+from hpcpanda.domain.failures import FailureFacts
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.jobs import JobRequest
+from hpcpanda.domain.splitting import JobSlice
 
 COVER_S: Final = 1.0
 """Jobs shorter than this are short: a node gets about so many seconds of them beyond those that run."""
@@ -43,6 +45,8 @@ class Job:
     """Runs that this attempt has had."""
     error: str | None = None
     """Why a run of this attempt has failed."""
+    facts: FailureFacts | None = None
+    """What else is known of that."""
     winner: int | None = None
     """The clone that may be recorded."""
     over: bool = False
@@ -75,12 +79,10 @@ class TaskAccount:
     def __init__(self, work: TaskWork, request: JobRequest, whole: Space, now: float) -> None:
         self.task_id = work.task_id
         self.spec = work.spec
-        self.request = request
-        self.space = Space.of(request)
-        self.share = self.space.share_of(whole)
-        self.at_once = self.space.times_in(whole)
-        """How many run on a node at the same time."""
+        self.ask(request, whole)
         self.epochs: dict[int, EpochAccount] = {}
+        self.slices: dict[int, JobSlice] = {}
+        """What jobs have to do, by number, of a task that was cut into jobs."""
         self.again: dict[frozenset[int], deque[Job]] = {}
         """Jobs to be tried again, by the ranks that they have failed on."""
         self.cloning: dict[Job, None] = {}
@@ -100,6 +102,15 @@ class TaskAccount:
         self._timed = 0
         self._mean_s = 0.0
         self._recent, self._recent_since, self._rate = 0, now, 0.0
+
+    def ask(self, request: JobRequest, whole: Space) -> None:
+        """What its jobs ask for from now on; those in hand of nodes keep what they have."""
+        self.request = request
+        self.spec = replace(self.spec, job=request)
+        self.space = Space.of(request)
+        self.share = self.space.share_of(whole)
+        self.at_once = self.space.times_in(whole)
+        """How many run on a node at the same time."""
 
     @property
     def wall_s(self) -> float | None:
@@ -150,6 +161,7 @@ class TaskAccount:
             new = leased.events - epoch.seen
             epoch.seen |= new
             epoch.pending |= new
+            self.slices.update((s.job, s) for s in leased.slices if s.job in new)
 
     def can_serve(self, tolerates: Callable[[frozenset[int]], bool]) -> bool:
         """Whether there is a job for a node; ``tolerates`` tells whether it may be tried again there."""

@@ -36,12 +36,13 @@ from hpcpanda.allocation.job_messages import (
 )
 from hpcpanda.allocation.job_news import JobNews
 from hpcpanda.allocation.job_placement import JobPlacement, Placed
-from hpcpanda.allocation.job_record import JobJournals, failure_text
+from hpcpanda.allocation.job_record import JobJournals, failure_facts, failure_text
 from hpcpanda.allocation.job_run import JobEnded, JobRun
 from hpcpanda.allocation.job_space import Space
 from hpcpanda.allocation.job_usage import JobUsage
 from hpcpanda.domain.errors import PayloadFailed
 from hpcpanda.domain.jobs import JobPayload
+from hpcpanda.domain.splitting import JobSlice
 from hpcpanda.domain.task import TaskSpec
 from hpcpanda.events.recorder import Recorder
 
@@ -74,6 +75,10 @@ class _Job:
     epoch: int
     number: int
     attempt: int
+    spec: TaskSpec
+    """The task's when it came."""
+    content: JobSlice | None = None
+    """What it has to do, of a task that was cut into jobs."""
     slots: tuple[int, ...] = ()
     """Empty until it has begun."""
     ended: JobEnded | None = None
@@ -216,11 +221,19 @@ class JobAgent:
     def _take(self, batch: JobBatch) -> None:
         now = time.monotonic()
         self._more_until = now + _MORE_S if batch.more else 0.0
+        contents = dict(batch.contents)
         for part in batch.slices:
             count = part.last - part.first
             tickets = range(part.ticket, part.ticket + count)
             for n, ticket in enumerate(tickets):
-                self._jobs[ticket] = _Job(part.task_id, part.epoch, part.first + n, part.attempt)
+                self._jobs[ticket] = _Job(
+                    part.task_id,
+                    part.epoch,
+                    part.first + n,
+                    part.attempt,
+                    self._specs[part.task_id],
+                    contents.get(ticket),
+                )
             if self._finish_at is not None:
                 self._give_back(tickets)
                 continue
@@ -254,7 +267,7 @@ class JobAgent:
         job = self._jobs[placed.ticket]
         job.slots = placed.slots
         self._usage.begin(placed.ticket, job.task_id, placed.slots, time.monotonic())
-        spec = self._specs[job.task_id]
+        spec = job.spec
         request = spec.job_request
         assert isinstance(spec.payload, JobPayload)
         assert request is not None
@@ -269,6 +282,7 @@ class JobAgent:
                 seed=spec.seed,
                 payload=spec.payload,
                 request=request,
+                content=job.content,
                 container=spec.container,
                 processors=tuple(self._processors[s] for s in placed.slots) if self._processors else (),
                 gpus=placed.gpus,
@@ -304,11 +318,12 @@ class JobAgent:
                         error=failure_text(ended.report),
                         wall_s=ended.report.wall_s,
                         node_at_fault=ended.node_at_fault,
+                        facts=failure_facts(ended.report),
                     )
                 )
             return
         job.ended = ended
-        request = self._specs[job.task_id].job_request
+        request = job.spec.job_request
         if job.void:
             self._drop([ticket], "")
         elif request is not None and request.clones > 1:

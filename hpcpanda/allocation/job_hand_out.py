@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcpanda.allocation.job_account import Job, NodeAccount, Run, TaskAccount
 from hpcpanda.allocation.job_messages import JobBatch, JobSlice, JobTask, JobToAgent
 from hpcpanda.allocation.job_order import BAND_S, Reservations, in_order
+from hpcpanda.domain import splitting
 from hpcpanda.events.streaming import share
 
 _REACH_S: Final = 1.0
@@ -139,8 +140,16 @@ class HandOut:
                 if task_id not in node.knows:
                     node.knows.add(task_id)
                     sends.append(JobSend(rank, JobTask(task_id=task_id, spec=self._tasks[task_id].spec)))
-            sends.append(JobSend(rank, JobBatch(slices=tuple(slices), more=more)))
+            contents = tuple(self._contents(slices))
+            sends.append(JobSend(rank, JobBatch(slices=tuple(slices), more=more, contents=contents)))
         return sends
+
+    def _contents(self, given: list[JobSlice]) -> Iterator[tuple[int, splitting.JobSlice]]:
+        """What jobs have to do that are parts of something, by ticket."""
+        for part in given:
+            known = self._tasks[part.task_id].slices
+            for n in range(part.last - part.first) if known else ():
+                yield part.ticket + n, known[part.first + n]
 
     def give_up_hopeless(self, now: float) -> None:
         """What no node can finish in time, or no node is left for, stays undone."""

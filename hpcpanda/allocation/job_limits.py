@@ -48,6 +48,8 @@ class Watch:
         self._shared_next = began
         self.peak_bytes = 0
         """Highest resident memory of all its processes together that was seen."""
+        self.peak_disk = 0
+        """Most bytes in its work folder that were seen."""
 
     @property
     def due(self) -> float:
@@ -87,6 +89,7 @@ class Watch:
             began = time.monotonic()
             used = folder_bytes(self._folder)
             self._disk_next = now + max(DISK_S, _REST * (time.monotonic() - began))
+        self.peak_disk = max(self.peak_disk, used)
         return disk_excess(self._request, used) if used > limit else None
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hpcpanda.domain import splitting
+from hpcpanda.domain.failures import FailureFacts
 from hpcpanda.domain.ledger import FailedEvent
 from hpcpanda.domain.task import TaskSpec
 
@@ -40,6 +42,8 @@ class JobBatch:
     slices: tuple[JobSlice, ...]
     more: bool
     """Whether the queue has further jobs waiting."""
+    contents: tuple[tuple[int, splitting.JobSlice], ...] = ()
+    """What those of them have to do that are of tasks cut into jobs, each with its ticket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +112,8 @@ class FailedRun:
     error: str
     wall_s: float = 0.0
     node_at_fault: bool = False
+    facts: FailureFacts | None = None
+    """What else is known of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

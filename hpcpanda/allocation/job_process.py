@@ -8,6 +8,8 @@ A job sees the environment of its node agent without what belongs to the agent's
     its cores
 ``TMPDIR``
     its work folder, so that temporary files count as its disk and go with it
+``HPCPANDA_SLICE``
+    path of the file that says what it has to do, where its task was cut into jobs
 ``CUDA_VISIBLE_DEVICES``, ``ROCR_VISIBLE_DEVICES`` or ``ZE_AFFINITY_MASK``
     its GPUs, where nodes have any; empty for a job without
 
@@ -27,7 +29,7 @@ from typing import Final
 from hpcpanda.allocation.containers import container_command
 from hpcpanda.allocation.job_outcome import STREAMS
 from hpcpanda.allocation.job_run import JobRun
-from hpcpanda.allocation.job_words import JobWords, job_words, link_inputs
+from hpcpanda.allocation.job_words import JobWords, job_words, lay_out
 from hpcpanda.domain.errors import InvalidValue, PayloadFailed
 from hpcpanda.domain.site import GpuKind, NodeSettings, Site
 from hpcpanda.payload.forms.failure import clip
@@ -72,6 +74,7 @@ def words_of(run: JobRun) -> JobWords:
         jobs=run.jobs,
         seed=pythia_seed(run.seed, run.job),
         cores=run.request.cores,
+        content=run.content,
     )
 
 
@@ -110,8 +113,8 @@ def start(run: JobRun, site: Site, base: Mapping[str, str], folder: Path) -> Sta
     """
     words = words_of(run)
     os.chdir(folder)
-    link_inputs(words.inputs, folder)
-    variables = job_variables(run, words.environment, site.nodes, base, folder)
+    told = lay_out(words, folder)
+    variables = job_variables(run, {**told, **words.environment}, site.nodes, base, folder)
     environment = {**base, **variables}
     command = words.command if run.container is None else _in_container(run, words, site, folder, variables)
     program = _find(command[0], environment)
@@ -162,7 +165,7 @@ def _in_container(
                 str(run.container),
                 words.command,
                 folder=folder,
-                binds=tuple(dict.fromkeys(str(path.parent) for path in words.inputs)),
+                binds=tuple(dict.fromkeys(str(path.parent) for path in words.read)),
                 environment=variables,
                 gpus=bool(run.gpus),
             )

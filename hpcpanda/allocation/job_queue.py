@@ -30,6 +30,7 @@ from hpcpanda.allocation.job_messages import (
 )
 from hpcpanda.allocation.job_space import Space
 from hpcpanda.allocation.plan import LeasedEvents, TaskProgress, TaskWork
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.ledger import FailedEvent
 from hpcpanda.domain.room import Room
 
@@ -95,20 +96,27 @@ class JobQueue:
         A task that no node of this pack can run is ``failed`` in :meth:`progress`; one that has ended stays so.
         """
         if work.task_id in self._tasks:
-            return self.top_up(work.task_id, work.events, now)
+            return self.top_up(work.task_id, work.events, now, work.spec.job_request)
         request = work.spec.job_request
         assert request is not None, "a task of events"
         task = self._tasks[work.task_id] = TaskAccount(work, request, self._whole, now)
-        refusal = self._refusal(task)
+        refusal = self._refusal(request)
         if refusal is not None:
             task.error = f"a job {refusal}; this pack's nodes are too small for it"
         return self.top_up(task.task_id, work.events, now)
 
-    def top_up(self, task_id: int, events: Iterable[LeasedEvents], now: float) -> list[JobSend]:
-        """More jobs of a task; nothing when it is not here."""
+    def top_up(
+        self, task_id: int, events: Iterable[LeasedEvents], now: float, request: JobRequest | None = None
+    ) -> list[JobSend]:
+        """More jobs of a task, and what those that nobody has ask for from now on, if a node here has so much; nothing
+        when it is not here."""
         task = self._tasks.get(task_id)
         if task is None:
             return []
+        if request is not None and request != task.request and self._refusal(request) is None:
+            task.ask(request, self._whole)
+            for node in self._nodes:
+                node.knows.discard(task_id)
         if not (task.runs or task.has_waiting):
             served = [
                 t.service - t.charged
@@ -242,7 +250,7 @@ class JobQueue:
         if failure.node_at_fault:
             job.faults += 1
         else:
-            job.error = failure.error
+            job.error, job.facts = failure.error, failure.facts
         return self._after_run(node, job, failure.ticket)
 
     def _on_back(self, node: NodeAccount, ticket: int, *, late: bool = False) -> None:
@@ -266,7 +274,7 @@ class JobQueue:
             return []
         if error is not None and job.attempt >= task.spec.loss.attempts:
             task.fail(job)
-            event = FailedEvent(event=job.number, error=error, attempts=job.attempt)
+            event = FailedEvent(event=job.number, error=error, attempts=job.attempt, facts=job.facts)
             return [JobSend(node.rank, SetJobAside(task_id=task.task_id, epoch=job.epoch, event=event))]
         job.attempt += error is not None
         job.starts = 0
@@ -308,13 +316,13 @@ class JobQueue:
             error=task.error,
         )
 
-    def _refusal(self, task: TaskAccount) -> str | None:
+    def _refusal(self, request: JobRequest) -> str | None:
         """What of a job no node here has, whatever the time left."""
         node = self._node
         room = Room(
             cores=node.cores,
             memory_mb=node.memory_mb,
             gpus=node.gpus,
-            seconds=max(node.seconds, task.request.walltime_s),
+            seconds=max(node.seconds, request.walltime_s),
         )
-        return room.refusal(task.request)
+        return room.refusal(request)

@@ -14,6 +14,7 @@ import numpy as np
 
 from hpcpanda.allocation.job_run import JobEnded
 from hpcpanda.domain.errors import PayloadFailed
+from hpcpanda.domain.failures import FailureFacts
 from hpcpanda.domain.ledger import ERROR_TEXT_LIMIT, FailedEvent
 from hpcpanda.events.bundle import JobReport, bundle
 from hpcpanda.events.columns import BYTES, Buffer
@@ -120,6 +121,11 @@ def failure_text(report: JobReport) -> str:
     room = ERROR_TEXT_LIMIT - len(text) - len(joint)
     tail = report.stderr_tail.strip()
     return text + joint + tail[-room:] if tail and room > 0 else text
+
+
+def failure_facts(report: JobReport) -> FailureFacts:
+    """What is known of a failed job besides its text."""
+    return FailureFacts(exit_status=report.exit_status, signal=report.signal, node=report.host)
 
 
 def _read(folder: Path, names: Iterable[str]) -> Iterable[tuple[str, Buffer]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.splitting import JobSlice
 from hpcpanda.events.bundle import JobReport
 
 
@@ -28,6 +29,8 @@ class JobRun:
     """Of the task."""
     payload: JobPayload
     request: JobRequest
+    content: JobSlice | None = None
+    """What it has to do, of a task that was cut into jobs."""
     container: str | None = None
     processors: tuple[int, ...] = ()
     """Processors that it is bound to; empty: not bound."""

@@ -238,6 +238,7 @@ class JobRunner:
             max_rss_mb=max(job.watch.peak_bytes / _MIB, job.usage.max_rss_mb),
             read_mb=job.usage.read_mb,
             written_mb=job.usage.written_mb,
+            disk_mb=job.watch.peak_disk / _MIB,
             error=error,
             stdout_tail=tail(job.process.streams[0]),
             stderr_tail=tail(job.process.streams[1]),
@@ -261,6 +262,7 @@ class JobRunner:
         problem = outputs_problem(job.folder, outputs)
         if problem is None:
             used = files_bytes(job.folder, outputs, job.process.streams)
+            job.watch.peak_disk = max(job.watch.peak_disk, used)
             if used > job.run.request.disk_mb * _MIB:
                 problem = disk_excess(job.run.request, used).why
         return problem

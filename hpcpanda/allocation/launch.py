@@ -87,7 +87,7 @@ class DirectLauncher:
     def start(self, module: str, run_file: Path, *, ranks: int, log: Path) -> RunningPack:
         """Start a pack; see :class:`PackLauncher`."""
         launcher = launch_command(self._settings, ranks)
-        return self._started([*launcher, sys.executable, "-m", module, str(run_file)], log)
+        return _started([*launcher, sys.executable, "-m", module, str(run_file)], log)
 
     def start_mpi_job(
         self, module: str, run_file: Path, *, nodes: int, ranks_per_node: int, log: Path
@@ -95,29 +95,37 @@ class DirectLauncher:
         """Start an MPI job; see :class:`PackLauncher`."""
         words = with_counts(job_launcher(self._settings), nodes=nodes, ranks_per_node=ranks_per_node)
         environment = os.environ | {MPI_PREFIX: shlex.join(find_launcher(words))}
-        return self._started([sys.executable, "-m", module, str(run_file)], log, environment)
-
-    def _started(
-        self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
-    ) -> RunningPack:
-        with log.open("ab") as stderr:
-            try:
-                process = subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=stderr,
-                    bufsize=0,
-                    start_new_session=True,
-                    preexec_fn=die_with_parent,  # noqa: PLW1509 - the head has one thread
-                )
-            except OSError as problem:
-                raise SchedulerFailed(f"{command[0]} cannot be started: {problem}") from problem
-        return _DirectPack(process)
+        return _started([sys.executable, "-m", module, str(run_file)], log, environment)
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def start_beside_head(module: str, run_file: Path, *, log: Path) -> RunningPack:
+    """Start ``python -m module run_file`` on the node of the head, which others have.
+
+    Raises:
+        SchedulerFailed: it cannot be started.
+    """
+    return _started([sys.executable, "-m", module, str(run_file)], log)
+
+
+def _started(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> RunningPack:
+    with log.open("ab") as stderr:
+        try:
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                bufsize=0,
+                start_new_session=True,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - the head has one thread
+            )
+        except OSError as problem:
+            raise SchedulerFailed(f"{command[0]} cannot be started: {problem}") from problem
+    return _DirectPack(process)
 
 
 class _DirectPack:

@@ -53,6 +53,7 @@ class ParslLauncher:
         self._sockets = Path(
             tempfile.mkdtemp(prefix="hpcpanda-", dir="/tmp")
         )  # the paths of sockets must be short
+        self._environment = {name: os.environ.get(name) for name in ("PATH", "PBS_NODEFILE")}
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         if shared:
             nodes = self._folder / "nodes"
@@ -113,9 +114,14 @@ class ParslLauncher:
         return pack
 
     def close(self) -> None:
-        """End Parsl and remove its folder."""
+        """End Parsl and remove its folder; what is started later must not look for its nodes there."""
         self._kernel.cleanup()
         parsl.clear()
+        for name, value in self._environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
         for folder in (self._folder, self._sockets):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
+from typing import Final
 
 from hpcpanda.allocation.forkserver import die_with_parent
 from hpcpanda.allocation.pack_line import HeadLine
 from hpcpanda.allocation.pack_run import PACK_RUN
-from hpcpanda.allocation.plan import MergePack, PackStatus
+from hpcpanda.allocation.plan import MergedFile, MergePack, PackStatus
 from hpcpanda.allocation.spool import read_message
 from hpcpanda.domain.errors import HpcPandaError
 from hpcpanda.domain.jobs import JobPayload
 from hpcpanda.domain.task import TaskSpec
-from hpcpanda.merge import JobOutputs, Source, merge
+from hpcpanda.merge import JobOutputs, Source, merge_files
+
+_MODESTY: Final = 15
+"""Added to the niceness of a merge that has no node of its own."""
 
 
 def main() -> None:
@@ -32,32 +37,28 @@ def main() -> None:
             said = time.monotonic()
             tell(PackStatus(pack_id=pack.pack_id, state="running", progress=share))
 
+    if not pack.nodes:
+        os.nice(_MODESTY)
     try:
-        merged = merge(
+        made = merge_files(
             sources=[Source(journal=Path(a.journal), epoch=a.epoch, events=a.events) for a in pack.accepted],
-            format=pack.spec.output.format,
-            output=Path(pack.output),
+            output=pack.spec.output,
+            folder=Path(pack.output).parent,
+            rest=pack.rest,
             provenance=pack.provenance,
             failed=pack.failed,
             progress=progress,
             jobs=_job_outputs(pack.spec),
+            threads=None if pack.nodes else 1,
         )
     except (HpcPandaError, OSError) as problem:
         tell(PackStatus(pack_id=pack.pack_id, state="ended", error=str(problem)))
         return
-    tell(
-        PackStatus(
-            pack_id=pack.pack_id,
-            state="ended",
-            progress=1.0,
-            result={
-                "path": str(merged.path),
-                "manifest": str(merged.manifest),
-                "digest": merged.digest,
-                "size": merged.size,
-            },
-        )
+    files = tuple(
+        MergedFile(path=str(m.path), manifest=str(m.manifest), digest=m.digest, size=m.size, events=m.events)
+        for m in made
     )
+    tell(PackStatus(pack_id=pack.pack_id, state="ended", progress=1.0, files=files))
 
 
 def _job_outputs(spec: TaskSpec) -> JobOutputs | None:

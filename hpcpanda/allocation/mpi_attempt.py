@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from hpcpanda.allocation.job_words import JobWords, link_inputs
+from hpcpanda.allocation.job_words import JobWords, lay_out
 from hpcpanda.domain.errors import SchedulerFailed
 from hpcpanda.events.bundle import JobReport
 from hpcpanda.payload.forms.failure import clip, ending
@@ -78,11 +78,11 @@ class Attempt:
         self.begun = False
         """Rank 0 runs: the launcher may have waited for nodes."""
         self._ended: float | None = None
-        link_inputs(words.inputs, folder)
+        told = lay_out(words, folder)
         for name in words.outputs:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
         command = [*launcher, "/bin/sh", "-c", _RANK, str(folder), *words.command]
-        self._process = self._start(command, os.environ | words.environment)
+        self._process = self._start(command, {**os.environ, **told, **words.environment})
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", _GUARD, str(self._process.pid)],
             stdin=subprocess.PIPE,

@@ -23,7 +23,7 @@ from typing import Final, Literal
 
 from hpcpanda.allocation.containers import container_command
 from hpcpanda.allocation.job_record import record_job
-from hpcpanda.allocation.job_words import JobWords, job_words
+from hpcpanda.allocation.job_words import SLICE, SLICE_VARIABLE, JobWords, job_words
 from hpcpanda.allocation.launch import MPI_PREFIX
 from hpcpanda.allocation.launch_words import find_launcher
 from hpcpanda.allocation.mpi_attempt import Attempt, end_with_parent
@@ -36,6 +36,7 @@ from hpcpanda.allocation.spool import Spool, read_message
 from hpcpanda.domain.errors import HpcPandaError, InvalidValue, PayloadFailed, SchedulerFailed
 from hpcpanda.domain.jobs import JobPayload
 from hpcpanda.domain.ledger import FailedEvent
+from hpcpanda.domain.splitting import JobSlice
 from hpcpanda.events.journal import FailedInEpoch
 from hpcpanda.events.recorder import Recorder
 from hpcpanda.payload import pythia_seed
@@ -131,7 +132,15 @@ class MpiJob:
         assert request is not None
         assert isinstance(payload, JobPayload)
         seed = pythia_seed(spec.seed, job)
-        words = job_words(payload, request, job=job, jobs=spec.event_count, seed=seed, cores=self._cores)
+        words = job_words(
+            payload,
+            request,
+            job=job,
+            jobs=spec.event_count,
+            seed=seed,
+            cores=self._cores,
+            content=self._content(job),
+        )
         if spec.container is None:
             return words
         if site.containers is None:
@@ -141,12 +150,20 @@ class MpiJob:
             spec.container,
             words.command,
             folder=self._folder,
-            binds=tuple(dict.fromkeys(str(path.parent) for path in words.inputs)),
-            environment=words.environment,
+            binds=tuple(dict.fromkeys(str(path.parent) for path in words.read)),
+            environment=self._told(words) | words.environment,
             gpus=request.gpus > 0,
             ranks=True,
         )
         return replace(words, command=tuple(command), environment={})
+
+    def _content(self, job: int) -> JobSlice | None:
+        """What the job has to do, of a task that was cut into jobs."""
+        return next((s for part in self._work.events for s in part.slices if s.job == job), None)
+
+    def _told(self, words: JobWords) -> dict[str, str]:
+        """What a container has to be given of the variables that tell of that."""
+        return {} if words.content is None else {SLICE_VARIABLE: str(self._folder / SLICE)}
 
     def _try(self, epoch: int, job: int, words: JobWords, number: int) -> str | None:
         """One attempt; why it failed, None when it is recorded, or to be left undone.

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
+from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.site import Site
+from hpcpanda.domain.splitting import JobSlice
 from hpcpanda.domain.task import TaskSpec
 
 _STRICT: dict[str, object] = {"extra": "forbid", "allow_inf_nan": False}
@@ -25,6 +27,8 @@ class LeasedEvents:
 
     epoch: int
     events: IntervalSet
+    slices: tuple[JobSlice, ...] = ()
+    """What the jobs have to do, of a task that was cut into jobs; maybe of others, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +99,15 @@ class MergePack:
     spec: TaskSpec
     accepted: tuple[AcceptedEvents, ...]
     output: str
-    """Path of the merged file."""
+    """Path of the merged file; of several, that into which their numbers are put."""
+    rest: bool = True
+    """Of a task that has several files: what does not fill one is written, too."""
     failed: IntervalSet = EMPTY
     """Events set aside for good, for the manifest."""
     provenance: dict[str, str] = field(default_factory=dict)
     """Free facts for the manifest: site, dispatcher, versions."""
     nodes: int = 1
+    """0: it has none of its own, but runs with low priority on one core of the head's, beside other packs."""
     kind: Literal["merge"] = "merge"
 
 
@@ -130,6 +137,8 @@ class TopUp:
     pack_id: str
     task_id: int
     events: tuple[LeasedEvents, ...]
+    job: JobRequest | None = None
+    """What jobs that have not begun ask for from now on; None: as before."""
     kind: Literal["top-up"] = "top-up"
 
 
@@ -225,6 +234,20 @@ class TaskProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MergedFile:
+    """A file that a merge pack made."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    path: str
+    manifest: str
+    digest: str
+    size: int
+    """Bytes."""
+    events: IntervalSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PackStatus:
     """How a pack is doing."""
 
@@ -245,7 +268,7 @@ class PackStatus:
     job_cores: int = 0
     """Cores that jobs hold or wait for."""
     complaints: tuple[str, ...] = ()
-    """Nodes that get no jobs since they are at fault, each with the reason."""
+    """What is wrong by no fault of a task: nodes that get no jobs, and why; what of the pack was killed."""
     nodes: int | None = None
     """Nodes that the head has given it; fewer than planned where some were lost."""
     told_to_end: bool = False
@@ -254,13 +277,21 @@ class PackStatus:
     """Share of its work that a merge pack has done, 0..1."""
     error: str | None = None
     """Why the pack had to end."""
-    result: dict[str, str | int] = field(default_factory=dict)
-    """What a merge pack made: path, manifest, digest, size."""
+    died: str | None = None
+    """How its processes ended, where that was not of their own accord: killed, lost with a node, or crashed. ``error`` then
+    says nothing about its tasks."""
+    files: tuple[MergedFile, ...] = ()
+    """What a merge pack made."""
 
     @property
     def done(self) -> int:
         """Events and jobs that this start of the pack has finished."""
         return sum(t.done for t in self.tasks)
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether it has ended, and was neither killed nor lost."""
+        return self.state == "ended" and self.died is None
 
     def task(self, task_id: int) -> TaskProgress | None:
         """How it is doing with a task."""

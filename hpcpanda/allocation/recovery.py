@@ -47,4 +47,5 @@ def _events_left(
         for failed in journal.failed:
             if failed.epoch in left:
                 left[failed.epoch] -= single_events(f.event for f in failed.events)
-    return tuple(LeasedEvents(epoch=e, events=s) for e, s in left.items() if s)
+    slices = {part.epoch: part.slices for part in leased}
+    return tuple(LeasedEvents(epoch=e, events=s, slices=slices[e]) for e, s in left.items() if s)

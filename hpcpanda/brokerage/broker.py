@@ -49,6 +49,8 @@ class SiteState:
     """How long its allocations wait; 0 when not known."""
     failure_rate: float = 0.0
     """Part of recent events and jobs that failed, 0..1."""
+    quarantined_until: float = 0.0
+    """It is given nothing before; Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,31 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from functools import cache
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
 
+from hpcpanda.domain.control import Lifted, NewDeadline, NewPriority
 from hpcpanda.domain.errors import HpcPandaError, InvalidValue, Unavailable
 from hpcpanda.domain.exchange import (
     Capacity,
     EdgeInfo,
     EdgeRegistration,
-    Explanation,
-    FailedEventPage,
     Grants,
     Health,
-    Outputs,
     Problem,
     SyncReply,
     SyncRequest,
-    Task,
-    TaskPage,
 )
 from hpcpanda.domain.identity import AuditPage, IdentityProvider, NewToken, Revoked, WhoAmI
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import TaskSpec
+from hpcpanda.domain.task_views import Explanation, FailedEventPage, Outputs, Task, TaskPage
+from hpcpanda.domain.usage import UsageBy, UsageTable
 
 Answer = TypeVar("Answer")
 
@@ -102,6 +101,12 @@ def revoke_tokens(kind: str, name: str) -> Call[Revoked]:
     return Call(method="DELETE", path=path, answer=Revoked)
 
 
+def lift_quarantine(edge: str) -> Call[Lifted]:
+    """Give a site work again."""
+    path = f"/v1/admin/quarantine/{quote(edge, safe='')}"
+    return Call(method="DELETE", path=path, answer=Lifted)
+
+
 def submit(spec: TaskSpec, idempotency_key: str) -> Call[Task]:
     """Submit a task."""
     headers = {**_JSON, "Idempotency-Key": idempotency_key}
@@ -127,6 +132,33 @@ def cancel(task_id: int) -> Call[Task]:
     return Call(method="POST", path=f"/v1/tasks/{task_id}/cancel", answer=Task)
 
 
+def pause(task_id: int) -> Call[Task]:
+    """Lease nothing more of a task."""
+    return Call(method="POST", path=f"/v1/tasks/{task_id}/pause", answer=Task)
+
+
+def resume(task_id: int) -> Call[Task]:
+    """Go on with a paused task."""
+    return Call(method="POST", path=f"/v1/tasks/{task_id}/resume", answer=Task)
+
+
+def retry(task_id: int) -> Call[Task]:
+    """Do again what is in no output of a task that has ended."""
+    return Call(method="POST", path=f"/v1/tasks/{task_id}/retry", answer=Task)
+
+
+def set_priority(task_id: int, priority: int) -> Call[Task]:
+    """Give a task another priority."""
+    body = _adapter(NewPriority).dump_json(NewPriority(priority=priority))
+    return Call(method="PUT", path=f"/v1/tasks/{task_id}/priority", headers=_JSON, body=body, answer=Task)
+
+
+def set_deadline(task_id: int, deadline: datetime | None) -> Call[Task]:
+    """Give a task another deadline, or none."""
+    body = _adapter(NewDeadline).dump_json(NewDeadline(deadline=deadline))
+    return Call(method="PUT", path=f"/v1/tasks/{task_id}/deadline", headers=_JSON, body=body, answer=Task)
+
+
 def outputs(task_id: int) -> Call[Outputs]:
     """List the merged files of a task."""
     return Call(method="GET", path=f"/v1/tasks/{task_id}/outputs", answer=Outputs)
@@ -143,9 +175,21 @@ def explain(task_id: int) -> Call[Explanation]:
     return Call(method="GET", path=f"/v1/tasks/{task_id}/explain", answer=Explanation)
 
 
-def edges() -> Call[tuple[EdgeInfo, ...]]:
-    """List edges."""
-    return Call(method="GET", path="/v1/edges", answer=tuple[EdgeInfo, ...])
+def usage(by: UsageBy, *, first: date | None, last: date | None, limit: int) -> Call[UsageTable]:
+    """Ask what was used."""
+    params = _params(by=by, **{"from": first, "to": last}, limit=limit)
+    return Call(method="GET", path="/v1/reports/usage", params=params, answer=UsageTable)
+
+
+def changes() -> Call[None]:
+    """Follow the change stream."""
+    return Call(method="GET", path="/v1/changes", answer=None)
+
+
+def edges(*, after: str = "") -> Call[tuple[EdgeInfo, ...]]:
+    """List edges by name, at most ``MAX_EDGES`` behind a name."""
+    params = _params(after=after or None)
+    return Call(method="GET", path="/v1/edges", params=params, answer=tuple[EdgeInfo, ...])
 
 
 def register_edge(name: str, registration: EdgeRegistration) -> Call[EdgeInfo]:
@@ -171,7 +215,7 @@ def _edge(name: str) -> str:
     return f"/v1/edges/{quote(name, safe='')}"
 
 
-def _params(**values: str | int | None) -> dict[str, str]:
+def _params(**values: str | int | date | None) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value is not None}
 
 

@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 import hpcpanda
-from hpcpanda.client import dispatcher_commands, payload_commands, task_commands
+from hpcpanda.client import (
+    dataset_commands,
+    dispatcher_commands,
+    payload_commands,
+    report_commands,
+    task_commands,
+)
 from hpcpanda.client.connection import (
     CA_FILE_VARIABLE,
     DISPATCHER_VARIABLE,
@@ -26,8 +32,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(task_commands.app, name="task")
+app.add_typer(dataset_commands.app, name="dataset")
 app.add_typer(dispatcher_commands.app, name="dispatcher")
 app.add_typer(payload_commands.app, name="payload")
+app.add_typer(report_commands.app, name="report")
 app.command()(simulate)
 app.command()(login)
 app.command()(logout)

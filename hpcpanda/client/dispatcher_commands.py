@@ -62,7 +62,7 @@ def run(
 
 @app.command()
 def token(
-    scope: Annotated[str, typer.Argument(help="'user', 'edge' or 'admin'.")],
+    scope: Annotated[str, typer.Argument(help="'user', 'edge', 'admin' or 'monitor'.")],
     name: Annotated[str, typer.Argument(help="Name of the user or the edge.")],
     state: State = None,
     days: Annotated[

@@ -99,6 +99,11 @@ def check_jobs(spec: TaskSpec, *, jobs: int, workers: int) -> JobsReport:
         raise InvalidValue(
             "job.nodes", "jobs on several nodes cannot be tried without a site; submit a task with jobs = 1"
         )
+    if spec.split is not None:
+        raise InvalidValue(
+            "split",
+            "is done by the dispatcher; check a task with 'jobs' in its place, or submit one of few files",
+        )
     if spec.container is not None:
         raise InvalidValue(
             "container", "cannot be run without a site; check a copy of the task file without it in the image"

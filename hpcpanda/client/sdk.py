@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
+from datetime import date, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -21,24 +22,25 @@ import httpx2
 from hpcpanda.client import calls
 from hpcpanda.client.calls import Call
 from hpcpanda.client.credentials import trust
+from hpcpanda.client.dataset_calls import AsyncDatasetMethods, DatasetMethods
+from hpcpanda.client.stream import PATIENCE_S, Signal, async_signals, signals, unreachable
+from hpcpanda.domain.control import Lifted
 from hpcpanda.domain.errors import InvalidValue, Unavailable
 from hpcpanda.domain.exchange import (
+    MAX_EDGES,
     Capacity,
     EdgeInfo,
     EdgeRegistration,
-    Explanation,
-    FailedEventPage,
     Grants,
     Health,
-    Outputs,
     SyncReply,
     SyncRequest,
-    Task,
-    TaskPage,
 )
 from hpcpanda.domain.identity import AuditPage, IdentityProvider, NewToken, Revoked, WhoAmI
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import TaskSpec
+from hpcpanda.domain.task_views import Explanation, FailedEventPage, Outputs, Task, TaskPage
+from hpcpanda.domain.usage import UsageBy, UsageTable
 
 Answer = TypeVar("Answer")
 
@@ -48,7 +50,7 @@ SUBMIT_PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 """Pauses between attempts to submit."""
 
 
-class DispatcherClient:
+class DispatcherClient(DatasetMethods):
     """A dispatcher, for plain code. Use as a context manager, or call :meth:`close`.
 
     Args:
@@ -120,6 +122,10 @@ class DispatcherClient:
         """Take back all tokens of a user or an edge. For administrators."""
         return self._send(calls.revoke_tokens(kind, name))
 
+    def lift_quarantine(self, edge: str) -> Lifted:
+        """Give a site work again that was given none since too much failed by its own fault. For administrators."""
+        return self._send(calls.lift_quarantine(edge))
+
     def submit(self, spec: TaskSpec, *, idempotency_key: str | None = None) -> Task:
         """Submit a task; a lost connection is tried again without submitting twice.
 
@@ -161,6 +167,38 @@ class DispatcherClient:
         """
         return self._send(calls.cancel(task_id))
 
+    def pause(self, task_id: int) -> Task:
+        """Lease nothing more of a task until it is resumed; a second time changes nothing.
+
+        Raises:
+            NotFound: there is no such task.
+            Forbidden: it is somebody else's.
+            IllegalTransition: it has ended, or is merging.
+        """
+        return self._send(calls.pause(task_id))
+
+    def resume(self, task_id: int) -> Task:
+        """Go on with a paused task. Raises what :meth:`pause` raises."""
+        return self._send(calls.resume(task_id))
+
+    def retry(self, task_id: int) -> Task:
+        """Do again what is in no output of a task that is finished or has failed.
+
+        Raises:
+            NotFound: there is no such task.
+            Forbidden: it is somebody else's.
+            IllegalTransition: it is done, or was aborted.
+        """
+        return self._send(calls.retry(task_id))
+
+    def set_priority(self, task_id: int, priority: int) -> Task:
+        """Give a task another priority. Raises what :meth:`pause` raises, and InvalidValue."""
+        return self._send(calls.set_priority(task_id, priority))
+
+    def set_deadline(self, task_id: int, deadline: datetime | None) -> Task:
+        """Give a task another deadline, or none. Raises what :meth:`pause` raises, and InvalidValue."""
+        return self._send(calls.set_deadline(task_id, deadline))
+
     def outputs(self, task_id: int) -> Outputs:
         """The merged files of a task. Raises NotFound when there is no such task."""
         return self._send(calls.outputs(task_id))
@@ -173,9 +211,34 @@ class DispatcherClient:
         """Why a task is where it is. Raises NotFound when there is no such task."""
         return self._send(calls.explain(task_id))
 
+    def usage(
+        self,
+        by: UsageBy = UsageBy.TASK,
+        *,
+        first: date | None = None,
+        last: date | None = None,
+        limit: int = 1000,
+    ) -> UsageTable:
+        """What was used in some days of UTC, the last 30 unless said otherwise."""
+        return self._send(calls.usage(by, first=first, last=last, limit=limit))
+
+    def changes(self, *task_ids: int, patience_s: float = PATIENCE_S) -> Generator[Signal]:
+        """Signals as tasks change, of these or of all that one sees; without end. Each says "look again". Named tasks
+        are told of at once. A lost connection is made again, and goes on where it was.
+
+        Raises:
+            Unavailable: the dispatcher was away for longer than ``patience_s``.
+            NotFound: none of the named tasks is there, or none that one may see.
+        """
+        return signals(self._http, self._url, task_ids, timeout_s=self._timeout_s, patience_s=patience_s)
+
     def edges(self) -> tuple[EdgeInfo, ...]:
-        """Every edge that has registered."""
-        return self._send(calls.edges())
+        """Every edge that has registered, by name."""
+        found = page = self._send(calls.edges())
+        while len(page) == MAX_EDGES:
+            page = self._send(calls.edges(after=page[-1].name))
+            found += page
+        return found
 
     def register_edge(self, name: str, registration: EdgeRegistration) -> EdgeInfo:
         """Register an edge. Raises EdgeNameTaken when another living one has the name."""
@@ -210,11 +273,11 @@ class DispatcherClient:
                 timeout=self._timeout_s + call.wait_s,
             )
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise _unreachable(self._url, error) from error
+            raise unreachable(self._url, error) from error
         return call.read(response.status_code, response.content)
 
 
-class AsyncDispatcherClient:
+class AsyncDispatcherClient(AsyncDatasetMethods):
     """A dispatcher, for asyncio. Use as an async context manager, or await :meth:`close`.
 
     Arguments, methods and errors are those of :class:`DispatcherClient`.
@@ -289,6 +352,26 @@ class AsyncDispatcherClient:
         """Abort a task."""
         return await self._send(calls.cancel(task_id))
 
+    async def pause(self, task_id: int) -> Task:
+        """Lease nothing more of a task until it is resumed."""
+        return await self._send(calls.pause(task_id))
+
+    async def resume(self, task_id: int) -> Task:
+        """Go on with a paused task."""
+        return await self._send(calls.resume(task_id))
+
+    async def retry(self, task_id: int) -> Task:
+        """Do again what is in no output of a task that is finished or has failed."""
+        return await self._send(calls.retry(task_id))
+
+    async def set_priority(self, task_id: int, priority: int) -> Task:
+        """Give a task another priority."""
+        return await self._send(calls.set_priority(task_id, priority))
+
+    async def set_deadline(self, task_id: int, deadline: datetime | None) -> Task:
+        """Give a task another deadline, or none."""
+        return await self._send(calls.set_deadline(task_id, deadline))
+
     async def outputs(self, task_id: int) -> Outputs:
         """The merged files of a task."""
         return await self._send(calls.outputs(task_id))
@@ -301,9 +384,31 @@ class AsyncDispatcherClient:
         """Why a task is where it is."""
         return await self._send(calls.explain(task_id))
 
+    async def usage(
+        self,
+        by: UsageBy = UsageBy.TASK,
+        *,
+        first: date | None = None,
+        last: date | None = None,
+        limit: int = 1000,
+    ) -> UsageTable:
+        """What was used in some days of UTC, the last 30 unless said otherwise."""
+        return await self._send(calls.usage(by, first=first, last=last, limit=limit))
+
+    def changes(self, *task_ids: int, patience_s: float = PATIENCE_S) -> AsyncGenerator[Signal]:
+        """Signals as tasks change, of these or of all that one sees; without end. Close it when it is no longer
+        wanted."""
+        return async_signals(
+            self._http, self._url, task_ids, timeout_s=self._timeout_s, patience_s=patience_s
+        )
+
     async def edges(self) -> tuple[EdgeInfo, ...]:
-        """Every edge that has registered."""
-        return await self._send(calls.edges())
+        """Every edge that has registered, by name."""
+        found = page = await self._send(calls.edges())
+        while len(page) == MAX_EDGES:
+            page = await self._send(calls.edges(after=page[-1].name))
+            found += page
+        return found
 
     async def register_edge(self, name: str, registration: EdgeRegistration) -> EdgeInfo:
         """Register an edge."""
@@ -328,7 +433,7 @@ class AsyncDispatcherClient:
                 timeout=self._timeout_s + call.wait_s,
             )
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise _unreachable(self._url, error) from error
+            raise unreachable(self._url, error) from error
         return call.read(response.status_code, response.content)
 
 
@@ -361,8 +466,3 @@ def _auth(token: str | httpx2.Auth | None) -> httpx2.Auth | None:
     if not token or not all("!" <= c <= "~" for c in token):
         raise InvalidValue("token", "is empty, or has characters that no token has; is it the right file?")
     return Bearer(token)
-
-
-def _unreachable(url: str, error: Exception) -> Unavailable:
-    reason = str(error) or type(error).__name__
-    return Unavailable(f"no answer from the dispatcher at {url}: {reason}; is it running?")

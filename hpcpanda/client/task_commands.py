@@ -8,17 +8,19 @@ from typing import Annotated
 
 import typer
 
+from hpcpanda.client import control_commands
 from hpcpanda.client.cli_context import CliContext, Printed
 from hpcpanda.client.output import OutputMode, duration, rate, table
 from hpcpanda.client.task_file import load_task
 from hpcpanda.client.watch import describe
 from hpcpanda.client.watch import watch as watch_task
 from hpcpanda.dispatcher.wording import counted
-from hpcpanda.domain.exchange import Task
 from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.task_views import Task
 
 app = typer.Typer(no_args_is_help=True, help="Submit tasks, see where they are, get their outputs.")
+control_commands.add_to(app)
 
 TaskId = Annotated[int, typer.Argument(help="Number of the task.", min=1)]
 
@@ -146,9 +148,9 @@ def failures(
     with cli.connection.open() as client:
         page = client.failures(task_id, after=after, limit=limit)
         unit = client.task(task_id).spec.unit
-    rows = [(f.event, f.attempts, f.error) for f in page.events]
+    rows = [(f.event, f.attempts, f.kind or "", f.error) for f in page.events]
     cli.output.result(
-        page, table=table(unit, "attempts", "error", rows=rows), quiet=[f.event for f in page.events]
+        page, table=table(unit, "attempts", "kind", "error", rows=rows), quiet=[f.event for f in page.events]
     )
     if page.next_after is not None:
         cli.output.say(f"more: --after {page.next_after}")

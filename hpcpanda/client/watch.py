@@ -10,14 +10,36 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from hpcpanda.client.output import duration, plain_console, rate
 from hpcpanda.client.sdk import DispatcherClient
-from hpcpanda.domain.errors import Unavailable
-from hpcpanda.domain.exchange import Task
+from hpcpanda.domain.errors import NotFound, Unavailable
+from hpcpanda.domain.task_views import Task
 
 _POLL_S = 0.5
 _PATIENCE_S = 300.0
 
 
-def follow(client: DispatcherClient, task_id: int, *, poll_s: float = _POLL_S) -> Iterator[Task]:
+def follow(client: DispatcherClient, task_id: int) -> Iterator[Task]:
+    """The task whenever it has changed, and now and then, until it is final; a dispatcher that is away for minutes is
+    waited for. Where it has no change stream, or no room for one more, it is asked again and again.
+
+    Raises:
+        Unavailable: it was away for longer than five minutes.
+        NotFound: there is no such task.
+    """
+    signals = client.changes(task_id)
+    try:
+        task = client.task(task_id)
+        yield task
+        while not task.state.final:
+            next(signals)
+            task = client.task(task_id)
+            yield task
+    except (NotFound, Unavailable):
+        yield from poll(client, task_id)
+    finally:
+        signals.close()
+
+
+def poll(client: DispatcherClient, task_id: int, *, poll_s: float = _POLL_S) -> Iterator[Task]:
     """The task again and again, until it is final; a dispatcher that is away for minutes is waited for.
 
     Raises:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.jobs import JobRequest
-from hpcpanda.domain.states import TaskEvent, TaskState, next_task_state
+from hpcpanda.domain.ledger import EventLease
+from hpcpanda.domain.states import RESUMES, TaskEvent, TaskState, next_task_state
 
 RATE_SECONDS = 30.0
 """Memory of the recent rate of finished events."""
@@ -18,7 +20,7 @@ RATE_SECONDS = 30.0
 
 @dataclass(slots=True, kw_only=True)
 class Account:
-    """Counts of one task; of a task that is not final, ready + leased + done + failed == total."""
+    """Counts of one task; of a task that is not final, ready + held + leased + done + failed == total."""
 
     task_id: int
     owner: str
@@ -54,6 +56,32 @@ class Account:
     """When work of it was last leased, or when it was submitted."""
     deadline: float | None = None
     """Unix seconds."""
+    dataset_id: int | None = None
+    """The dataset whose entries are its events."""
+    writes_id: int | None = None
+    """The dataset to which its outputs are added."""
+    is_split: bool = False
+    """Its jobs are slices of events or files, of which edges are told with every lease."""
+    scouts: int = 0
+    """So many jobs are run alone first, and it is not decided yet what they have shown; there are no others as yet."""
+    held: int = 0
+    """Ready events that nobody is given: the task is paused. They are not among ``ready``."""
+    before: TaskState | None = None
+    """Where a paused task was when it was paused."""
+    tries: int = 1
+    """How often its work was begun: each time after the first, what finishes goes into other files."""
+    first_epoch: int = 1
+    """Leases with lower epochs are of an earlier try: nothing of them is merged any more."""
+    more_memory: float = 1.0
+    """So many times the memory that its user asked for is asked for now."""
+    more_time: float = 1.0
+    """The same of the time that one job, or range, may take."""
+    raised: int = 1
+    """Leases with lower epochs were granted before more memory or time was last asked for."""
+    growing: bool = False
+    """The dataset that it reads is open: more events may come."""
+    fenced: bool = False
+    """Some sites were taken off it: see the table ``fences``."""
 
     @property
     def unit(self) -> str:
@@ -67,8 +95,8 @@ class Account:
 
     @property
     def settled(self) -> bool:
-        """Whether every event is done or failed."""
-        return self.done + self.failed == self.total
+        """Whether every event is done or failed, and no more come."""
+        return not self.growing and self.done + self.failed == self.total
 
     def rate_now(self, now: float) -> float:
         """Recent rate of finished events, per second; a young task has only its own age to judge by."""
@@ -91,7 +119,7 @@ class Account:
     def returned(self, events: int, *, now: float) -> None:
         """Count leased events as ready."""
         self.leased -= events
-        self.ready += events
+        self._put_back(events)
         self.updated = now
 
     def recorded(self, *, done: int, failed: int, core_seconds: float, now: float) -> None:
@@ -103,6 +131,79 @@ class Account:
         self.rate = self._decayed(now) + done / RATE_SECONDS
         self.rate_at = self.updated = now
 
+    def pause(self, *, now: float, message: str) -> None:
+        """Lease nothing more.
+
+        Raises:
+            IllegalTransition: it has ended, or has nothing that could be leased.
+        """
+        before = self.state
+        self.take(TaskEvent.PAUSE, now=now, message=message)
+        self.before = before
+        self.ready, self.held = 0, self.ready
+
+    def resume(self, *, now: float) -> None:
+        """Go on as before the pause.
+
+        Raises:
+            IllegalTransition: it is not paused.
+        """
+        before = self.before or TaskState.RUNNING
+        self.take(RESUMES[before], now=now)
+        self.ready, self.held = self.ready + self.held, 0
+
+    def undone(self, events: int, *, now: float) -> None:
+        """Count finished events, of which nothing is in an output, as ready again; what one costs stays as measured."""
+        if self.done:
+            self.core_seconds *= (self.done - events) / self.done
+        self.done -= events
+        self._put_back(events)
+        self.updated = now
+
+    def retry(self, again: int, *, now: float) -> None:
+        """Begin another try of a task that has ended, of so many of its events; the others are in outputs.
+
+        Raises:
+            IllegalTransition: it did not end in a way that can be tried again.
+        """
+        self.take(TaskEvent.RETRY, now=now)
+        kept = self.total - again
+        if self.done:
+            self.core_seconds *= kept / self.done
+        self.ready, self.done, self.merged, self.failed = again, kept, kept, 0
+        self.served = now
+        self.fenced = False
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Whatever is leased from now on is of another try."""
+        self.tries += 1
+        self.first_epoch = self.next_epoch
+
+    def remembered(self, edge: str, events: IntervalSet, *, now: float) -> EventLease:
+        """A lease that stands for those that were forgotten, of events that are in outputs of an edge."""
+        epoch = self.next_epoch
+        self.next_epoch += 1
+        return EventLease(
+            epoch=epoch, holder=edge, granted=events, outstanding=EMPTY, committed=events, expires=now
+        )
+
+    def grew(self, events: int, *, now: float) -> None:
+        """Count events that have come behind all others as ready."""
+        if self.state is TaskState.PENDING:
+            self.take(TaskEvent.GROW, now=now)
+        elif self.before is TaskState.PENDING:
+            self.before = TaskState.READY
+        self.total += events
+        self._put_back(events)
+        self.updated = now
+
+    def _put_back(self, events: int) -> None:
+        if self.state is TaskState.PAUSED:
+            self.held += events
+        else:
+            self.ready += events
+
     def take(self, event: TaskEvent, *, now: float, message: str | None = None) -> None:
         """Change state; on a final one nothing is ready or leased any more.
 
@@ -112,5 +213,7 @@ class Account:
         self.state = next_task_state(self.state, event)
         self.message = message
         self.updated = now
+        if self.state is not TaskState.PAUSED:
+            self.before = None
         if self.state.final:
-            self.ready = self.leased = 0
+            self.ready = self.held = self.leased = 0

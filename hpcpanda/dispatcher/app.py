@@ -12,13 +12,29 @@ from hpcpanda import __version__
 from hpcpanda.brokerage.shares import SharePlan, ShareTree
 from hpcpanda.dispatcher import problems
 from hpcpanda.dispatcher.bell import Bell
+from hpcpanda.dispatcher.bodies import BodyLimit
 from hpcpanda.dispatcher.clock import Clock, FollowingClock, SteadyClock
 from hpcpanda.dispatcher.context import Context
+from hpcpanda.dispatcher.failures_file import load_rules, standard_rules
 from hpcpanda.dispatcher.housekeeping import open_context, start_housekeeping
 from hpcpanda.dispatcher.identity.parts import make_identity
-from hpcpanda.dispatcher.limits import BodyLimit
+from hpcpanda.dispatcher.reports.changes import Changes
+from hpcpanda.dispatcher.reports.metrics import Metrics
+from hpcpanda.dispatcher.reports.news import News
+from hpcpanda.dispatcher.reports.requests import RequestMetrics
 from hpcpanda.dispatcher.retention import Retention
-from hpcpanda.dispatcher.routes import admin, auth, edges, health, tasks
+from hpcpanda.dispatcher.routes import (
+    admin,
+    auth,
+    changes,
+    control,
+    datasets,
+    edges,
+    health,
+    metrics,
+    reports,
+    tasks,
+)
 from hpcpanda.dispatcher.settings import DispatcherSettings
 from hpcpanda.dispatcher.shares_file import load_shares
 from hpcpanda.dispatcher.store.opening import open_database
@@ -37,7 +53,15 @@ def build_app(
         bell: wakes requests that wait for work; whoever stops the app closes it first.
     """
     database = open_database(settings)
-    store = Store(database)
+    now = clock or (FollowingClock() if database.shared else SteadyClock())
+    figures = Metrics()
+    told_of = Changes(Store(database).reading, now, figures)
+
+    def told(news: News) -> None:
+        figures.told(news)
+        told_of.told(news)
+
+    store = Store(database, told=told)
     context = Context(
         database=database,
         store=store,
@@ -46,10 +70,13 @@ def build_app(
             lease_seconds=settings.lease_seconds,
             edge_alive_seconds=settings.edge_alive_seconds,
             tree=ShareTree(load_shares(settings.shares) if settings.shares else SharePlan()),
+            rules=load_rules(settings.failures) if settings.failures else standard_rules(),
         ),
-        clock=clock or (FollowingClock() if database.shared else SteadyClock()),
+        clock=now,
         bell=bell or Bell(),
         wire=database.wire(),
+        metrics=figures,
+        changes=told_of,
     )
 
     @contextlib.asynccontextmanager
@@ -73,8 +100,9 @@ def build_app(
 
     app = FastAPI(title="hpcpanda dispatcher", version=__version__, lifespan=lifespan)
     app.state.context = context
-    app.add_middleware(BodyLimit, limit=settings.body_limit)
+    app.add_middleware(BodyLimit, limit=settings.body_limit, context=context)
+    app.add_middleware(RequestMetrics, metrics=figures)
     problems.install(app)
-    for routes in (tasks, edges, health, auth, admin):
+    for routes in (edges, tasks, control, datasets, health, auth, admin, reports, metrics, changes):
         app.include_router(routes.router)
     return app

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import Callable
 
 from hpcpanda.dispatcher.wire import NoWire, Wire
 
@@ -22,12 +22,19 @@ class Bell:
         self._rings = 0
         self._next: asyncio.Event = asyncio.Event()
         self._wire: Wire = NoWire()
+        self._last_rites: list[Callable[[], None]] = []
         self.closed = False
+        self.waiting = 0
+        """Requests that wait now."""
 
     def join(self, wire: Wire) -> None:
         """Ring together with the bells on the other ends."""
         self._wire = wire
         wire.listen(CHANNEL, lambda _: self._wake())
+
+    def when_closed(self, act: Callable[[], None]) -> None:
+        """Have something else ended together with the waiting."""
+        self._last_rites.append(act)
 
     def ticket(self) -> int:
         """The number of rings so far."""
@@ -42,13 +49,20 @@ class Bell:
         """Wake everybody, and let nobody wait any more."""
         self.closed = True
         self._wake()
+        for act in self._last_rites:
+            act()
 
     async def wait(self, ticket: int, timeout_s: float) -> bool:
         """Wait for a ring after ``ticket``, at most ``timeout_s`` seconds; gives whether to look again."""
         if not self.closed and self._rings == ticket:
-            with contextlib.suppress(TimeoutError):
+            self.waiting += 1
+            try:
                 async with asyncio.timeout(timeout_s):
                     await self._next.wait()
+            except TimeoutError:
+                pass
+            finally:
+                self.waiting -= 1
         return self._rings != ticket and not self.closed
 
     def _wake(self) -> None:

@@ -15,6 +15,8 @@ from hpcpanda.dispatcher.identity.door import SAFE, address_of
 from hpcpanda.dispatcher.identity.parts import Identity
 from hpcpanda.dispatcher.identity.principal import Principal
 from hpcpanda.dispatcher.identity.scopes import PUBLIC, Scope
+from hpcpanda.dispatcher.reports.changes import Changes
+from hpcpanda.dispatcher.reports.metrics import Metrics
 from hpcpanda.dispatcher.store.codec import MAX_ID
 from hpcpanda.dispatcher.store.database import Database
 from hpcpanda.dispatcher.store.unit import Store
@@ -34,9 +36,11 @@ class Context:
     clock: Clock
     bell: Bell
     wire: Wire
+    metrics: Metrics
+    changes: Changes
 
 
-def context_of(request: Request) -> Context:
+async def context_of(request: Request) -> Context:
     """The parts of the dispatcher that answers a request."""
     context = request.app.state.context
     assert isinstance(context, Context)
@@ -72,7 +76,7 @@ async def _bearer(
     return caller
 
 
-def _audited(request: Request, context: PlainContext) -> Context:
+async def _audited(request: Request, context: PlainContext) -> Context:
     """The parts of the dispatcher; what a caller changes through them is written down as theirs."""
     if request.method in SAFE:
         return context
@@ -83,7 +87,8 @@ def _audited(request: Request, context: PlainContext) -> Context:
             return None
         return Deed(who=actor.key, did=f"{request.method} {request.url.path}", address=address_of(request))
 
-    return replace(context, store=AuditedStore(context.database, deed=deed, clock=context.clock))
+    audited = AuditedStore(context.database, deed=deed, clock=context.clock, told=context.store.told)
+    return replace(context, store=audited)
 
 
 async def _visible_task(
@@ -111,6 +116,8 @@ TasksWrite = Annotated[Principal, Security(_bearer, scopes=[Scope.TASKS_WRITE])]
 """The route changes tasks."""
 EdgesRead = Annotated[Principal, Security(_bearer, scopes=[Scope.EDGES_READ])]
 """The route shows edges."""
+MetricsRead = Annotated[Principal, Security(_bearer, scopes=[Scope.METRICS_READ])]
+"""The route shows figures of the whole."""
 Edge = Annotated[Principal, Security(_bearer, scopes=[Scope.EDGE])]
 """The route is for one edge."""
 Admin = Annotated[Principal, Security(_bearer, scopes=[Scope.ADMIN])]

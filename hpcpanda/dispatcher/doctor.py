@@ -62,7 +62,7 @@ async def check_accounts(database: Database) -> list[str]:
     while True:
         async with database.read() as connection:
             query = select(tasks).where(tasks.c.task_id > last).order_by(tasks.c.task_id).limit(PAGE)
-            page = [account_of(row) for row in (await connection.execute(query)).mappings()]
+            page = [account_of(row) for row in await connection.execute(query)]
         for account in page:
             async with store.reading() as uow:
                 problems += await _problems_of(uow, account.task_id)
@@ -82,7 +82,7 @@ def account_problems(
         outstanding |= lease.outstanding
         committed |= lease.committed
     counts = {
-        "ready": (account.ready, len(ready)),
+        "ready": (account.ready + account.held, len(ready)),
         "leased": (account.leased, len(outstanding)),
         "failed": (account.failed, len(failed)),
     }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpcpanda.dispatcher.chains.growing import grow_tasks, tasks_to_grow
 from hpcpanda.dispatcher.clock import FollowingClock
 from hpcpanda.dispatcher.context import Context
+from hpcpanda.dispatcher.generation.judging import judge_scouts, tasks_to_judge
 from hpcpanda.dispatcher.retention import Retention, retain
 from hpcpanda.dispatcher.usecases.expiry import beat, sweep
 from hpcpanda.dispatcher.usecases.ordering import forget_usage
@@ -18,6 +21,10 @@ from hpcpanda.domain.errors import HpcPandaError
 
 BEAT_SECONDS = 5.0
 """Between two notes that this dispatcher is there."""
+SCOUT_SECONDS = 2.0
+"""Between two looks whether the scouts of a task are back."""
+GROW_SECONDS = 2.0
+"""Between two looks whether files have come that tasks wait for."""
 FORGET_SECONDS = 300.0
 """Between two searches for tokens and logins whose time is up."""
 
@@ -33,6 +40,8 @@ async def open_context(context: Context) -> None:
     await context.database.migrate()
     await note_presence(context, starting=True)
     context.bell.join(context.wire)
+    context.bell.when_closed(context.changes.close)
+    context.changes.join(context.wire)
     await context.wire.open()
 
 
@@ -69,6 +78,12 @@ def start_housekeeping(
         await forget_ended(context.store.writing(), now=context.clock())
         await forget_usage(context.store.writing(), tree=context.terms.tree, now=context.clock())
 
+    async def release_rest() -> None:
+        for task_id in await tasks_to_judge(context.store.reading(), now=context.clock()):
+            if await judge_scouts(context.store.writing(), task_id=task_id, now=context.clock()):
+                _log.info("scouts.judged", task=task_id)
+                context.bell.ring()
+
     async def be_there() -> None:
         await note_presence(context)
 
@@ -77,7 +92,21 @@ def start_housekeeping(
         asyncio.create_task(_for_ever(end_leases, sweep_seconds), name="lease-sweep"),
         asyncio.create_task(_for_ever(put_away, sweep_seconds), name="retention"),
         asyncio.create_task(_for_ever(forget, FORGET_SECONDS), name="ended-tokens"),
+        asyncio.create_task(_for_ever(release_rest, SCOUT_SECONDS), name="scouts"),
+        asyncio.create_task(_for_ever(partial(let_tasks_grow, context), GROW_SECONDS), name="growth"),
+        asyncio.create_task(context.changes.run(), name="changes"),
     )
+
+
+async def let_tasks_grow(context: Context) -> None:
+    """Take in the files that have come for tasks that wait for them."""
+    before: list[int] = []
+    while (task_ids := await tasks_to_grow(context.store.reading())) and task_ids != before:
+        before = task_ids
+        events = await grow_tasks(context.store.writing(), task_ids=task_ids, now=context.clock())
+        _log.info("tasks.grown", tasks=len(task_ids), events=events)
+        if events:
+            context.bell.ring()
 
 
 async def _for_ever(act: Callable[[], Awaitable[None]], every_s: float) -> None:

@@ -1,76 +1,27 @@
-"""What the dispatcher lets in: bodies of bounded size, and JSON that means what it says."""
+"""JSON that means what it says: what the dispatcher understands of a body, and what it refuses."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hpcpanda.dispatcher.problems import problem_response
 from hpcpanda.dispatcher.retrying import again_on_contention
 
-DRAIN = 4
-"""So many times the limit is read of a body that is too large, before the connection is given up."""
-
-_SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
-"""Half of a character, perhaps: without the other half the text cannot be written anywhere."""
-
-
-class BodyLimit:
-    """ASGI middleware that refuses bodies larger than ``limit`` bytes before anything reads them."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app = app
-        self._limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the body up to the limit, then let the app have it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        body = await self._read(receive)
-        if body is None:
-            answer = problem_response("too-large", f"the body is larger than {self._limit} bytes; send less")
-            await answer(scope, receive, send)
-            return
-        await self._app(scope, _replay(body, receive), send)
-
-    async def _read(self, receive: Receive) -> list[Message] | None:
-        """The messages that make up the body; None when it is too large.
-
-        Some of what is too much is read and thrown away, so that a client which sends before it listens
-        gets its answer.
-        """
-        messages: list[Message] = []
-        size = 0
-        while size <= DRAIN * self._limit:
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size <= self._limit:
-                messages.append(message)
-            if message["type"] != "http.request" or not message.get("more_body", False):
-                break
-        return messages if size <= self._limit else None
-
-
-def _replay(messages: list[Message], receive: Receive) -> Receive:
-    left = iter(messages)
-
-    async def again() -> Message:
-        message = next(left, None)
-        return await receive() if message is None else message
-
-    return again
+_DOUBTFUL = re.compile(r"\\u(?:d[89a-f]|0000)", re.IGNORECASE)
+"""Half of a character, perhaps: without the other half the text cannot be written anywhere. Or NUL, of which
+PostgreSQL has no text."""
 
 
 class StrictJsonRoute(APIRoute):
-    """A route that refuses what JSON does not have: NaN, infinities, and nesting without end.
+    """A route that refuses what JSON does not have, or does not say clearly: NaN, infinities, nesting without end,
+    a name twice in one object, halves of characters; and any other content than JSON.
 
     A request whose transaction was undone because of another one is done again.
     """
@@ -78,10 +29,14 @@ class StrictJsonRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Hand requests on with a stricter parser."""
         handle = super().get_route_handler()
+        has_body = self.body_field is not None
 
         async def handler(request: Request) -> Response:
             strict = _StrictRequest(request.scope, request.receive)
-            return await again_on_contention(lambda: handle(strict))
+            if has_body:
+                _require_json(strict)
+            noted = request.app.state.context.metrics.contention.inc
+            return await again_on_contention(lambda: handle(strict), noted=noted)
 
         return handler
 
@@ -96,10 +51,44 @@ class _StrictRequest(Request):
             raise HTTPException(422, f"the body is not JSON: {problem}") from error
 
 
+def _require_json(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise HTTPException(
+            415, f"the body is {kind[:80] or 'of no type'}; send 'Content-Type: application/json'"
+        )
+
+
 def _parse(text: str) -> Any:  # noqa: ANN401 - JSON is anything
-    value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    if _SURROGATE.search(text):
-        json.dumps(value, ensure_ascii=False).encode()
+    if text.startswith("\ufeff"):
+        raise ValueError("it begins with a byte order mark (BOM); leave that out")
+    value = _DECODER.decode(text)
+    if _DOUBTFUL.search(text):
+        plain = json.dumps(value, ensure_ascii=False)
+        plain.encode()
+        if "\\u0000" in plain and "\0" in _texts(value):
+            raise ValueError("the character NUL is in none of its texts; leave it out")
+    return value
+
+
+def _texts(value: object) -> str:
+    """All texts of a document, one after the other."""
+    match value:
+        case str():
+            return value
+        case dict():
+            return "".join(f"{name}{_texts(item)}" for name, item in value.items())
+        case list():
+            return "".join(map(_texts, value))
+    return ""
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object; RFC 8259 leaves open which of two members of one name counts."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{twice[:80]!r} is said twice")
     return value
 
 
@@ -112,3 +101,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:40]} is too large a number")
     return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once)

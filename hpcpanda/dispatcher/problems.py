@@ -75,8 +75,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_defect)
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HpcPandaError)
+def error_response(request: Request, error: HpcPandaError) -> Response:
+    """An answer that tells of an error that was raised on purpose."""
     if STATUS[error.code] >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("request.failed", path=request.url.path, code=error.code, error=str(error))
     errors = (str(error),) if isinstance(error, InvalidValue) else ()
@@ -84,6 +84,11 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, TooManyRequests):
         response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     return response
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HpcPandaError)
+    return error_response(request, error)
 
 
 async def _on_invalid_request(_: Request, error: Exception) -> Response:

@@ -20,8 +20,10 @@ Result = TypeVar("Result")
 _log = structlog.get_logger(__name__)
 
 
-async def again_on_contention(act: Callable[[], Awaitable[Result]]) -> Result:
-    """Do something that is one transaction, again when it was undone, after a short random pause.
+async def again_on_contention(
+    act: Callable[[], Awaitable[Result]], *, noted: Callable[[], None] = lambda: None
+) -> Result:
+    """Do something that is one transaction, again when it was undone, after a short random pause; each time is ``noted``.
 
     Raises:
         Contention: it was undone ``ATTEMPTS`` times.
@@ -30,6 +32,7 @@ async def again_on_contention(act: Callable[[], Awaitable[Result]]) -> Result:
         try:
             return await act()
         except Contention as problem:
+            noted()
             _log.info("transaction.again", attempt=attempt, cause=str(problem.__cause__).partition("\n")[0])
             await asyncio.sleep(random.uniform(0, PAUSE_SECONDS * 2**attempt))
     return await act()

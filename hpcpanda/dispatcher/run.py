@@ -20,6 +20,7 @@ from hpcpanda.dispatcher.auth import issue_token
 from hpcpanda.dispatcher.backup import BackupFile, restore_backup, write_backup
 from hpcpanda.dispatcher.bell import Bell
 from hpcpanda.dispatcher.clock import SteadyClock
+from hpcpanda.dispatcher.connections import ImpatientHttp, allow_many_files
 from hpcpanda.dispatcher.identity.scopes import TokenKind
 from hpcpanda.dispatcher.settings import DispatcherSettings
 from hpcpanda.dispatcher.store.database import Database
@@ -39,6 +40,7 @@ def serve(settings: DispatcherSettings) -> None:
         Unavailable: another dispatcher uses the state folder, it cannot be written to, or the address is taken.
     """
     _log_to_stderr()
+    allow_many_files()
     _make_folder(settings.state)
     with _only_one(settings.state), _listen(settings) as listener:
         asyncio.run(_migrate(settings))
@@ -47,6 +49,7 @@ def serve(settings: DispatcherSettings) -> None:
         bell = Bell()
         config = uvicorn.Config(
             build_app(settings, bell=bell),
+            http=ImpatientHttp,
             log_config=None,
             access_log=False,
             proxy_headers=bool(settings.trusted_proxies),
@@ -62,12 +65,12 @@ def serve(settings: DispatcherSettings) -> None:
 
 
 def create_token(settings: DispatcherSettings, scope: str, name: str, *, days: float | None = None) -> str:
-    """Make a token for a user, an edge or an administrator; it is shown once and kept as a digest only.
+    """Make a token for a user, an edge, an administrator or a monitor; shown once, kept as a digest only.
 
     Works beside a running dispatcher. The token ends after so many days, if they are given.
 
     Raises:
-        InvalidValue: the scope is none of ``user``, ``edge`` and ``admin``, or the name is none.
+        InvalidValue: the scope is none of ``user``, ``edge``, ``admin`` and ``monitor``, or the name is none.
     """
     if scope not in list(TokenKind):
         raise InvalidValue("scope", f"{scope!r} is none of {', '.join(TokenKind)}")

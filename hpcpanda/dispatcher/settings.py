@@ -45,6 +45,9 @@ class DispatcherSettings(BaseSettings):
     """An edge not heard of for longer counts as gone, and its name may be taken by another instance."""
     shares: Path | None = None
     """File that says how computing is shared among groups and users; all are served alike unless given."""
+    failures: Path | None = None
+    """File of rules that say what failures come from and what is done about them, in the place of those that come with
+    hpcpanda."""
     body_limit: int = Field(default=32 * 2**20, ge=1024)
     """Largest request body accepted, bytes."""
     grace_seconds: int = Field(default=10, ge=1, le=600)

@@ -7,23 +7,32 @@ again after a lost answer; the second time changes nothing and is answered alike
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
-from hpcpanda.domain.ledger import FailedEvent
+from hpcpanda.domain.ledger import ERROR_TEXT_LIMIT, FailedEvent
 from hpcpanda.domain.requirements import require_tags
 from hpcpanda.domain.room import Room
+from hpcpanda.domain.scouting import MAX_SCOUTS, JobMeasure
+from hpcpanda.domain.splitting import JobSlice
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import TaskSpec
-from hpcpanda.domain.validation import MAX_EVENTS, require_between, require_name
+from hpcpanda.domain.usage import UsageReport
+from hpcpanda.domain.validation import MAX_EVENTS, plain_text, require_between, require_name, require_path
 from hpcpanda.domain.why import Why
 
 _STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
 
+_VERSION = re.compile(r"[\x20-\x7e]{0,128}")
+_DIGEST = re.compile(r"[A-Za-z0-9:._-]{1,200}")
+
 MAX_UPDATES = 10_000
 """Most updates of one kind in a sync."""
+MAX_EDGES = 1000
+"""Most edges in one answer."""
 MAX_REASONS = 1000
 """Most tasks of which an edge says why they are where they are."""
 MAX_CODE = 64
@@ -34,67 +43,6 @@ MAX_TRANSFERS = 100
 """Most copies told of in one sync."""
 MAX_WITHOUT = 1000
 """Most tasks that a request for work can leave out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where the events, or jobs, of a task are, and how fast they come."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    total: int
-    ready: int
-    leased: int
-    done: int
-    failed: int
-    event_seconds: float | None = None
-    """Core-seconds an event, or job, costs, as measured; None before the first commit."""
-    events_per_second: float = 0.0
-    """Recent rate of finished events."""
-    cores_busy: float = 0.0
-    """Busy cores now, over all edges, as last reported."""
-    cores: int = 0
-    """Cores allocated to the task now, as last reported."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """A task as the dispatcher knows it."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    task_id: int
-    owner: str
-    state: TaskState
-    spec: TaskSpec
-    progress: Progress
-    created: float
-    """Unix seconds."""
-    updated: float
-    """Unix seconds of the last change of state or counts."""
-    message: str | None = None
-    """Why the task is in this state, where that needs saying."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskPage:
-    """One page of a listing, newest first."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    tasks: tuple[Task, ...]
-    next_after: int | None = None
-    """Pass as ``after`` for the next page; None on the last."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedEventPage:
-    """One page of a task's failed events, or jobs, by number."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    events: tuple[FailedEvent, ...]
-    next_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,58 +65,12 @@ class OutputFile:
 
     def __post_init__(self) -> None:
         require_between("size", self.size, 0, MAX_EVENTS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
-    """All outputs of a task."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    files: tuple[OutputFile, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseInfo:
-    """An open lease as shown to people."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    epoch: int
-    edge: str
-    outstanding: int
-    """Events not yet committed."""
-    expires_in_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeReason:
-    """Why a task is where it is at one edge."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    edge: str
-    why: Why
-    ago_s: float
-    """Seconds since the edge said so."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """Why a task is where it is, in sentences and as data."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    task_id: int
-    state: TaskState
-    reasons: tuple[str, ...]
-    leases: tuple[LeaseInfo, ...] = ()
-    edges: tuple[EdgeReason, ...] = ()
-    """What the edges that have some of it say, as last reported."""
-    brokerage: tuple[EdgeReason, ...] = ()
-    """Why each site may have some of it now or may not, and why it was last given or refused some."""
-    order: Why | None = None
-    """Its place in the order of all that wait, with its points by component; None when nothing of it is ready."""
+        require_path("path", self.path)
+        require_path("manifest", self.manifest)
+        if not self.path.startswith("/"):
+            raise InvalidValue("path", f"{self.path[:140]!r} is not absolute")
+        if not _DIGEST.fullmatch(self.digest):
+            raise InvalidValue("digest", f"{self.digest[:140]!r} is no digest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +94,8 @@ class EdgeRegistration:
 
     def __post_init__(self) -> None:
         require_name("instance", self.instance)
+        if not _VERSION.fullmatch(self.version):
+            raise InvalidValue("version", f"{self.version[:140]!r} is more than a version; leave it out")
         if self.held is not None and len(self.held) > MAX_UPDATES:
             raise InvalidValue("held", f"more than {MAX_UPDATES} leases; leave it out")
         require_between("cores", self.cores, 1, 10**9)
@@ -261,6 +165,10 @@ class LeaseGrant:
     expires_in_s: float
     event_seconds: float | None = None
     """Measured core-seconds an event, or job, if known."""
+    slices: tuple[JobSlice, ...] = ()
+    """What each of the jobs has to do, of a task that was cut into jobs."""
+    first_epoch: int = 1
+    """As of :class:`TaskOrder`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,11 +192,15 @@ class LeaseCommit:
     failed: tuple[FailedEvent, ...] = ()
     core_seconds: float = 0.0
     """Wall seconds of cores that the ``done`` events took."""
+    measured: tuple[JobMeasure, ...] = ()
+    """What those of the ``done`` jobs have used that are scouts."""
 
     def __post_init__(self) -> None:
         require_between("core_seconds", self.core_seconds, 0.0, 1e15)
         if len(self.failed) > MAX_UPDATES:
             raise InvalidValue("failed", f"more than {MAX_UPDATES} in one commit; send several")
+        if len(self.measured) > MAX_SCOUTS:
+            raise InvalidValue("measured", f"more than {MAX_SCOUTS}; a task has no more scouts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +222,9 @@ class TaskFault:
 
     task_id: int
     error: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "error", plain_text(self.error, ERROR_TEXT_LIMIT))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,6 +256,9 @@ class TaskReason:
             raise InvalidValue(
                 "why", f"code of more than {MAX_CODE} or sentence of more than {MAX_SENTENCE} characters"
             )
+        object.__setattr__(
+            self, "why", replace(self.why, sentence=plain_text(self.why.sentence, MAX_SENTENCE))
+        )
         if not all(map(math.isfinite, self.why.numbers.values())):
             raise InvalidValue("why.numbers", "not all are finite; leave those out")
         if len(self.why.numbers) > MAX_NUMBERS or any(len(name) > MAX_CODE for name in self.why.numbers):
@@ -404,6 +322,8 @@ class SyncRequest:
     """Why its tasks are where they are, in the place of what it said before; None leaves that as it is."""
     site: SiteReport | None = None
     """What brokerage should know of the site; None says nothing."""
+    usage: UsageReport | None = None
+    """What its tasks have used since it last said so; None says nothing."""
 
     def __post_init__(self) -> None:
         if self.reasons is not None and len(self.reasons) > MAX_REASONS:
@@ -424,7 +344,8 @@ class CommitResult:
     accepted: IntervalSet
     """Recorded, now or by an earlier copy of this message."""
     refused: IntervalSet
-    """Not held under this epoch: their data must never be merged."""
+    """Not held under this epoch: their data must never be merged. Failed events that are to be tried again are
+    refused, too: nothing of them is settled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -435,6 +356,9 @@ class TaskOrder:
 
     task_id: int
     state: TaskState
+    first_epoch: int = 1
+    """What the edge has of it under lower epochs is void: such leases have ended, and nothing of theirs is merged any
+    more. It is more than 1 when the task is tried again, or was taken from the edge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from hpcpanda.domain.errors import InvalidValue, LeaseLost
+from hpcpanda.domain.failures import FailureFacts
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
-from hpcpanda.domain.validation import MAX_EVENTS, require_between
+from hpcpanda.domain.validation import MAX_EVENTS, plain_text, require_between
 
 ERROR_TEXT_LIMIT = 2000
 """Longest error text kept of a failed event, in characters."""
@@ -29,14 +30,15 @@ class FailedEvent:
     """What the payload said, at most ``ERROR_TEXT_LIMIT`` characters."""
     attempts: int = 1
     """How often the event was tried alone."""
+    facts: FailureFacts | None = None
+    """What else is known of its last failure."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     def __post_init__(self) -> None:
         require_between("event", self.event, 0, MAX_EVENTS - 1)
         require_between("attempts", self.attempts, 1, 10_000)
-        if len(self.error) > ERROR_TEXT_LIMIT:
-            object.__setattr__(self, "error", self.error[: ERROR_TEXT_LIMIT - 3] + "...")
+        object.__setattr__(self, "error", plain_text(self.error, ERROR_TEXT_LIMIT))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

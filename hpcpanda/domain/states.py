@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import assert_never
 
@@ -11,10 +12,16 @@ from hpcpanda.domain.errors import IllegalTransition
 class TaskState(StrEnum):
     """Where a task is. Names are PanDA's (JEDI task states) where PanDA has them."""
 
+    PENDING = "pending"
+    """Accepted; the dataset that it reads is open and has no files yet."""
     READY = "ready"
     """Accepted; nothing of it has been leased yet."""
+    SCOUTING = "scouting"
+    """Its first jobs are run alone; the rest follows when they have shown what a job needs."""
     RUNNING = "running"
     """Some of its events are or were leased."""
+    PAUSED = "paused"
+    """Nothing more of it is leased until its user resumes it; what runs is finished and counts."""
     MERGING = "merging"
     """Every event is done or set aside as failed; outputs are being written."""
     DONE = "done"
@@ -28,7 +35,7 @@ class TaskState(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether the task will never change again."""
+        """Whether the task has come to an end: it changes no more, unless its user has it tried again."""
         return self in _FINAL
 
 
@@ -38,25 +45,57 @@ _FINAL = frozenset({TaskState.DONE, TaskState.FINISHED, TaskState.FAILED, TaskSt
 class TaskEvent(StrEnum):
     """What happens to a task."""
 
+    GROW = "grow"
+    """Files of the dataset that it reads have come."""
     LEASE = "lease"
+    SCOUTED = "scouted"
+    """The scouts have shown what a job needs."""
     ALL_SETTLED = "all-settled"
     OUTPUT_COMPLETE = "output-complete"
     OUTPUT_COMPLETE_WITH_LOSSES = "output-complete-with-losses"
     FAIL = "fail"
     CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME_PENDING = "resume-pending"
+    RESUME_READY = "resume-ready"
+    RESUME_RUNNING = "resume-running"
+    RESUME_SCOUTING = "resume-scouting"
+    RETRY = "retry"
+    """Its user wants what has failed to be tried again."""
+    REOPEN = "reopen"
+    """Finished events were lost with the site that had them, and are to be done again."""
 
+
+RESUMES: Mapping[TaskState, TaskEvent] = {
+    TaskState.PENDING: TaskEvent.RESUME_PENDING,
+    TaskState.READY: TaskEvent.RESUME_READY,
+    TaskState.SCOUTING: TaskEvent.RESUME_SCOUTING,
+    TaskState.RUNNING: TaskEvent.RESUME_RUNNING,
+}
+"""How a paused task goes on, by the state in which it was paused: these can be paused."""
 
 _TASK: dict[tuple[TaskState, TaskEvent], TaskState] = {
+    (TaskState.PENDING, TaskEvent.GROW): TaskState.READY,
     (TaskState.READY, TaskEvent.LEASE): TaskState.RUNNING,
     (TaskState.RUNNING, TaskEvent.LEASE): TaskState.RUNNING,
+    (TaskState.SCOUTING, TaskEvent.LEASE): TaskState.SCOUTING,
+    (TaskState.SCOUTING, TaskEvent.SCOUTED): TaskState.RUNNING,
+    (TaskState.RUNNING, TaskEvent.SCOUTED): TaskState.RUNNING,
     (TaskState.RUNNING, TaskEvent.ALL_SETTLED): TaskState.MERGING,
+    (TaskState.PAUSED, TaskEvent.ALL_SETTLED): TaskState.MERGING,
+    (TaskState.MERGING, TaskEvent.REOPEN): TaskState.RUNNING,
+    (TaskState.FINISHED, TaskEvent.RETRY): TaskState.RUNNING,
+    (TaskState.FAILED, TaskEvent.RETRY): TaskState.RUNNING,
     (TaskState.MERGING, TaskEvent.OUTPUT_COMPLETE): TaskState.DONE,
     (TaskState.MERGING, TaskEvent.OUTPUT_COMPLETE_WITH_LOSSES): TaskState.FINISHED,
 } | {
     (state, event): to
-    for state in (TaskState.READY, TaskState.RUNNING, TaskState.MERGING)
+    for state in TaskState
+    if not state.final
     for event, to in ((TaskEvent.FAIL, TaskState.FAILED), (TaskEvent.CANCEL, TaskState.ABORTED))
 }
+_TASK |= {(state, TaskEvent.PAUSE): TaskState.PAUSED for state in RESUMES}
+_TASK |= {(TaskState.PAUSED, event): state for state, event in RESUMES.items()}
 
 
 def next_task_state(state: TaskState, event: TaskEvent) -> TaskState:

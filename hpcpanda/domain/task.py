@@ -2,91 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
 from typing import ClassVar, Literal
 
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.inputs import Inputs
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CallablePayload, Payload
 from hpcpanda.domain.requirements import Requirements
+from hpcpanda.domain.scouting import DEFAULT_SCOUTS, MAX_SCOUTS, has_to_be_learnt, require_split
+from hpcpanda.domain.splitting import JobSplit
 from hpcpanda.domain.validation import (
     MAX_EVENTS,
     require_between,
     require_name,
-    require_nonempty,
 )
-
-Scalar = str | int | float | bool
-"""A value of a payload's settings."""
 
 _STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallablePayload:
-    """Python code: ``module:function`` called once a range with a :class:`hpcpanda.payload.RangeWork`."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    call: str
-    """``module:function``; returns a mapping of arrays, or bytes."""
-    setup: str | None = None
-    """``module:function`` run once a node before workers are forked; its result is ``work.state``."""
-    settings: dict[str, Scalar] = field(default_factory=dict)
-    """Free values handed to set-up and call."""
-    python_path: tuple[str, ...] = ()
-    """Folders put in front of ``sys.path``."""
-    form: Literal["callable"] = "callable"
-
-    def __post_init__(self) -> None:
-        for name, value in (("call", self.call), ("setup", self.setup)):
-            if value is not None:
-                module, colon, function = value.partition(":")
-                parts = [*module.split("."), function]
-                if not colon or not all(p.isidentifier() for p in parts):
-                    raise InvalidValue(f"payload.{name}", f"{value!r} is not of the form 'module:function'")
+def require_priority(priority: int) -> None:
+    """Raise InvalidValue unless a task may have it."""
+    require_between("priority", priority, -1000, 1000)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandPayload:
-    """A command run once a range; its output is the file it writes at ``{output}``."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    command: tuple[str, ...]
-    """Words of the command; ``{first} {last} {count} {seed} {output}``, and for each input file covered
-    ``{input} {input_first} {input_last}``, are filled in. No shell."""
-    environment: dict[str, str] = field(default_factory=dict)
-    """Variables added to the worker's environment."""
-    form: Literal["command"] = "command"
-
-    def __post_init__(self) -> None:
-        require_nonempty("payload.command", self.command)
-        if not any("{output}" in word for word in self.command):
-            raise InvalidValue("payload.command", "must name {output}, the file it writes")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessPayload:
-    """A long-lived process that is fed ranges over the line protocol of docs/reference/payload.md."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    command: tuple[str, ...]
-    """Words of the command, started once a worker; ``{seed}`` is filled in. No shell."""
-    environment: dict[str, str] = field(default_factory=dict)
-    """Variables added to the process's environment."""
-    form: Literal["process"] = "process"
-
-    def __post_init__(self) -> None:
-        require_nonempty("payload.command", self.command)
-
-
-Payload = CallablePayload | CommandPayload | ProcessPayload | JobPayload
-"""The user's code, in one of its forms; told apart by ``form``."""
+def require_deadline(deadline: datetime | None) -> None:
+    """Raise InvalidValue when it is without a time zone."""
+    if deadline is not None and deadline.utcoffset() is None:
+        raise InvalidValue("deadline", f"{deadline} is without a time zone; end it with 'Z' or '+01:00'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +57,14 @@ class Resources:
             require_between("resources.event_seconds", self.event_seconds, 1e-9, 1e7)
         require_between("resources.range_timeout_s", self.range_timeout_s, 0.1, 1e7)
         require_between("resources.setup_timeout_s", self.setup_timeout_s, 0.1, 1e6)
+
+    def times(self, *, memory: float, time: float) -> Resources:
+        """The same with so many times the memory and the time of a range, as far as there may be so much."""
+        return replace(
+            self,
+            memory_mb=min(16_000_000, math.ceil(self.memory_mb * memory)),
+            range_timeout_s=min(1e7, self.range_timeout_s * time),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,36 +93,15 @@ class LossPolicy:
     max_failed_events: int = 0
     """More failed events than this fail the task."""
     attempts: int = 3
-    """How often a single event is tried before it is set aside."""
+    """How often a single event is tried at a site before the site reports it as failed."""
+    retries: int = 2
+    """How often an event that a site has reported is tried again, elsewhere or with more memory or time, where its error
+    says that this may help."""
 
     def __post_init__(self) -> None:
         require_between("loss.max_failed_events", self.max_failed_events, 0, MAX_EVENTS)
         require_between("loss.attempts", self.attempts, 1, 100)
-
-
-class OutputFormat(StrEnum):
-    """What the merge writes."""
-
-    HDF5 = "hdf5"
-    """Arrays of all events, one dataset a column."""
-    CONCAT = "concat"
-    """The ranges' bytes one after the other."""
-    ZIP = "zip"
-    """One archive member a range, in event order."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """The task's merged file."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    file: str
-    """File name of the merged output; no folders."""
-    format: OutputFormat = OutputFormat.HDF5
-
-    def __post_init__(self) -> None:
-        require_name("output.file", self.file)
+        require_between("loss.retries", self.retries, 0, 10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +133,8 @@ class TaskSpec:
     """Everything a user says about a task.
 
     Its event space is ``events``, or the entries of ``inputs``, or its ``jobs``: the jobs of a task are numbered,
-    and their numbers are leased, journalled and merged as event numbers are.
+    and their numbers are leased, journalled and merged as event numbers are. With ``split``, events or inputs are cut
+    into such jobs.
     """
 
     __pydantic_config__: ClassVar = _STRICT
@@ -214,8 +149,13 @@ class TaskSpec:
     """Input files whose entries are the event space."""
     jobs: int | None = None
     """Number of independent jobs, for a payload of the form ``job``."""
+    split: JobSplit | None = None
+    """How ``events`` or ``inputs`` are cut into jobs, for a payload of the form ``job`` in the place of ``jobs``."""
     job: JobRequest | None = None
     """What each job asks for."""
+    scouts: int | None = None
+    """So many jobs are run alone first; what they use decides what the others ask for, and where ``split`` has limits,
+    how much a job holds. 10 where that has to be learnt, else none, unless said."""
     container: str | None = None
     """Image that commands run in, by the site's container runtime; as that runtime names images."""
     seed: int = 1
@@ -244,7 +184,7 @@ class TaskSpec:
         if self.inputs is not None and self.inputs.events > MAX_EVENTS:
             raise InvalidValue("inputs.files", f"more than {MAX_EVENTS} entries in all")
         require_between("seed", self.seed, 0, 2**63 - 1)
-        require_between("priority", self.priority, -1000, 1000)
+        require_priority(self.priority)
         self._require_placeable()
         if self.output.format is OutputFormat.HDF5 and not isinstance(self.payload, CallablePayload):
             raise InvalidValue(
@@ -253,14 +193,21 @@ class TaskSpec:
 
     def _require_jobs(self) -> None:
         is_job = isinstance(self.payload, JobPayload)
-        if is_job != (self.jobs is not None):
-            raise InvalidValue("jobs", "goes with a payload of the form 'job', and only with that")
+        if is_job != (self.jobs is not None or self.split is not None):
+            raise InvalidValue(
+                "jobs",
+                "goes with a payload of the form 'job', and only with that, as 'split' in its place does",
+            )
         if self.job is not None and not is_job:
             raise InvalidValue(
                 "job", "is for payloads of the form 'job'; 'resources' says what a worker needs"
             )
+        if self.scouts is not None and not is_job:
+            raise InvalidValue("scouts", "are jobs, for payloads of the form 'job'; leave it out")
         if self.jobs is not None:
             require_between("jobs", self.jobs, 1, MAX_EVENTS)
+        if is_job:
+            self._require_generable()
             if self.output.format is not OutputFormat.ZIP:
                 raise InvalidValue("output.format", "the files of jobs are merged into an archive; use zip")
         if self.container is not None:
@@ -269,18 +216,47 @@ class TaskSpec:
             if not self.container or self.container.startswith("-") or "\0" in self.container:
                 raise InvalidValue("container", f"{self.container!r} does not name an image")
 
+    def _require_generable(self) -> None:
+        """The jobs can be made of what is said."""
+        if self.scouts is not None:
+            require_between("scouts", self.scouts, 0, MAX_SCOUTS)
+        if self.split is None:
+            return
+        if self.jobs is not None:
+            raise InvalidValue("split", "is how events or inputs are cut into jobs; leave 'jobs' out")
+        if self.inputs is not None and self.inputs.grows:
+            raise InvalidValue(
+                "inputs.grows",
+                "is for tasks of events; a dataset is cut into jobs when it is closed: leave it out",
+            )
+        require_split(
+            self.split,
+            self.job or JobRequest(),
+            of_files=self.inputs is not None,
+            guessed=self._says_cost,
+            scouts=self.scouts,
+        )
+        if self.has_to_learn and isinstance(self.payload, JobPayload):
+            words = (*self.payload.command, *self.payload.environment.values())
+            if any("{jobs}" in word for word in words):
+                raise InvalidValue(
+                    "payload.command", "{jobs} is not known before scouts have run; leave it out"
+                )
+        if self.staging.inputs == "copy":
+            raise InvalidValue(
+                "staging.inputs", "files that are split among jobs are read in place; leave it out"
+            )
+
     def _require_placeable(self) -> None:
         if self.group is not None:
             require_name("group", self.group)
-        if self.deadline is not None and self.deadline.utcoffset() is None:
-            raise InvalidValue(
-                "deadline", f"{self.deadline} is without a time zone; end it with 'Z' or '+01:00'"
-            )
+        require_deadline(self.deadline)
 
     def _require_stageable(self) -> None:
         if self.staging.inputs == "in-place":
             return
-        if not self.input_paths:
+        of_dataset = self.inputs is not None and self.inputs.dataset is not None
+        if not self.input_paths and not of_dataset:
             raise InvalidValue("staging.inputs", "there are no inputs to copy; leave it out")
         for path in self.input_paths:
             if path.rpartition("/")[2] in ("", ".", ".."):
@@ -303,9 +279,23 @@ class TaskSpec:
     @property
     def unit(self) -> Literal["event", "job"]:
         """What the event space consists of, in words."""
-        return "event" if self.jobs is None else "job"
+        return "job" if isinstance(self.payload, JobPayload) else "event"
 
     @property
     def job_request(self) -> JobRequest | None:
         """What each job asks for; None when this is a task of events."""
-        return None if self.jobs is None else (self.job or JobRequest())
+        return (self.job or JobRequest()) if isinstance(self.payload, JobPayload) else None
+
+    @property
+    def has_to_learn(self) -> bool:
+        """Whether it cannot be cut into jobs before some have run."""
+        return bool(has_to_be_learnt(self.split, guessed=self._says_cost))
+
+    @property
+    def scout_count(self) -> int:
+        """How many jobs are run alone first, if there are so many."""
+        return self.scouts if self.scouts is not None else DEFAULT_SCOUTS * self.has_to_learn
+
+    @property
+    def _says_cost(self) -> bool:
+        return self.resources.event_seconds is not None and (self.job is None or self.job.nodes == 1)

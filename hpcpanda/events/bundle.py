@@ -51,6 +51,8 @@ class JobReport:
     read_mb: float = 0.0
     """Read from storage, as the kernel counts; MiB."""
     written_mb: float = 0.0
+    disk_mb: float = 0.0
+    """Most that was seen in its work folder, MiB."""
     error: str | None = None
     """Why it failed, for its user; None when it succeeded."""
     stdout_tail: str = ""

@@ -6,6 +6,7 @@ from hpcpanda.merge.manifest import Manifest, load_manifest, manifest_path
 from hpcpanda.merge.merging import MERGERS, MergeResult, merge
 from hpcpanda.merge.plan import Source, accepted_events
 from hpcpanda.merge.reports import reports_path
+from hpcpanda.merge.rolling import merge_files
 from hpcpanda.merge.view import view_path
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "load_manifest",
     "manifest_path",
     "merge",
+    "merge_files",
     "reports_path",
     "view_path",
 ]

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from hpcpanda.domain.errors import CorruptData, InvalidValue
-from hpcpanda.domain.task import OutputFormat
+from hpcpanda.domain.outputs import OutputFormat
 from hpcpanda.events.columns import Buffer, Column, Items, encode
 
 BLOCK: Final = 1 << 22

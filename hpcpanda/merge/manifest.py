@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
-from hpcpanda.domain.task import OutputFormat
+from hpcpanda.domain.outputs import OutputFormat
 from hpcpanda.events.columns import Schema
 from hpcpanda.merge.plan import Plan
 from hpcpanda.merge.reports import ReportsRecord

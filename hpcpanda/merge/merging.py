@@ -16,7 +16,7 @@ import numpy as np
 import hpcpanda
 from hpcpanda.domain.errors import HpcPandaError, MergeFailed
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
-from hpcpanda.domain.task import OutputFormat
+from hpcpanda.domain.outputs import OutputFormat
 from hpcpanda.events.bundle import JobReport
 from hpcpanda.merge.archive import ZipMerger
 from hpcpanda.merge.bundles import JobOutputs, Surveyor, plan_files

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.domain.task import OutputFormat, TaskSpec
+from hpcpanda.domain.outputs import OutputFormat
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.payload.compare import Content, first_difference, nan_columns, schema_change
 from hpcpanda.payload.trial import Cut, CutTrial, Span, Trial, run_trial
 
@@ -91,10 +92,15 @@ def check_payload(spec: TaskSpec, *, events: int, workers: int = 2) -> CheckRepo
 
     Raises:
         PayloadFailed: the payload cannot be prepared.
-        InvalidValue: ``events`` or ``workers`` is not positive.
+        InvalidValue: ``events`` or ``workers`` is not positive, or the files of the events are not known.
     """
     if events < 1 or workers < 1:
         raise InvalidValue("events" if events < 1 else "workers", "must be at least 1")
+    if spec.inputs is not None and not spec.inputs.files:
+        raise InvalidValue(
+            "inputs.dataset",
+            "a dataset cannot be tried here; name some of its files in 'inputs.files' for the trial",
+        )
     events = min(events, spec.event_count)
     cuts = _cuts(spec, events, workers)
     with tempfile.TemporaryDirectory(prefix="hpcpanda-check-") as folder:
@@ -145,11 +151,24 @@ def _cuts(spec: TaskSpec, events: int, workers: int) -> list[Cut]:
 
 def _spans(spec: TaskSpec, events: int, size: int) -> list[Span]:
     """Ranges of ``size`` events; as everywhere, none reaches across the end of an input file."""
-    ends = [0]
-    for file in spec.inputs.files if spec.inputs is not None else ():
-        ends.append(ends[-1] + file.events)
-    starts = sorted({*range(0, events, size)} | {e for e in ends if e < events})
-    return list(zip(starts, [*starts[1:], events], strict=True))
+    spans: list[Span] = []
+    for start, end in _stretches(spec, events):
+        starts = sorted({start, *range(start + -start % size, end, size)})
+        spans += zip(starts, [*starts[1:], end], strict=True)
+    return spans
+
+
+def _stretches(spec: TaskSpec, events: int) -> list[Span]:
+    """The first so many events, by the files that they are in; those of a dataset may leave some out."""
+    if spec.inputs is None:
+        return [(0, events)]
+    found: list[Span] = []
+    for start, file in zip(spec.inputs.starts, spec.inputs.files, strict=True):
+        if events:
+            count = min(events, file.events)
+            found.append((start, start + count))
+            events -= count
+    return found
 
 
 def _dealt(name: str, spans: list[Span], workers: int) -> Cut:

@@ -6,15 +6,14 @@ import gzip
 import math
 import os
 import zlib
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
-from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
 
-from hpcpanda.domain.errors import InvalidValue
+from hpcpanda.domain.errors import InvalidValue, PayloadFailed
 from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
+from hpcpanda.payload.listing import FileTable
 
 MAX_CUTS = 10_000
 """Most clusters kept of one file; of more, every n-th is kept."""
@@ -134,27 +133,31 @@ class CutPoints:
     """Event numbers at which ranges should be cut, and the file boundaries at which they must be."""
 
     def __init__(self, inputs: Inputs | None) -> None:
-        files = inputs.files if inputs is not None else ()
-        starts = [0, *accumulate(f.events for f in files)]
-        self._ends = array("q", starts[1:])
-        self._cuts = array("q")
-        for start, end, file in zip(starts, starts[1:], files, strict=False):
-            self._cuts.extend(start + c for c in file.clusters)
-            self._cuts.append(end)
+        self._table = FileTable(inputs) if inputs is not None else None
 
     def align(self, first: int, limit: int) -> int:
         """The best end for a range that starts at ``first`` and has at most ``limit`` events.
 
         The last cut within reach; where there is none, as far as the limit and the file go. Always
-        ``first < align(first, limit) <= first + limit``, for ``first`` in the event space.
+        ``first < align(first, limit) <= first + limit``, for ``first`` in the event space. An event of a dataset whose
+        file is not listed is cut by itself: whoever runs it says what is wrong.
+
+        Raises:
+            ValueError: no file has the event.
         """
-        if not self._ends:
+        table = self._table
+        if table is None:
             return first + limit
-        file = bisect_right(self._ends, first)
-        if file == len(self._ends):
-            raise ValueError(f"event {first} is outside the event space [0, {self._ends[-1]})")
-        end = min(first + limit, self._ends[file])
-        cut = self._cuts[index] if (index := bisect_right(self._cuts, end) - 1) >= 0 else 0
+        try:
+            place = table.find(first)
+        except PayloadFailed:
+            return first + 1
+        start = table.starts[place]
+        end = min(first + limit, table.ends[place])
+        clusters = table.files[place].clusters
+        if end == start + table.files[place].events:
+            return end
+        cut = start + clusters[index] if (index := bisect_right(clusters, end - start) - 1) >= 0 else 0
         return cut if cut > first else end
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
 from hpcpanda.domain.inputs import Inputs
-from hpcpanda.domain.task import Scalar
+from hpcpanda.domain.payloads import Scalar
+from hpcpanda.payload.listing import FileTable
 
 
 @dataclass(frozen=True)
@@ -71,17 +70,19 @@ class InputTable:
     """Looks up which entries of which files a range of events covers."""
 
     def __init__(self, inputs: Inputs) -> None:
-        self._paths = [f.path for f in inputs.files]
-        self._starts = [0, *accumulate(f.events for f in inputs.files)]
+        self._table = FileTable(inputs)
 
     def slices(self, first: int, last: int) -> tuple[InputSlice, ...]:
-        """The covered part of each file, in event order. The range must lie in the event space."""
-        starts = self._starts
-        index = bisect_right(starts, first) - 1
+        """The covered part of each file, in event order. The range must lie in the event space.
+
+        Raises:
+            PayloadFailed: a file of the range is not listed.
+        """
+        table = self._table
         found = []
         while first < last:
-            start, end = starts[index], min(last, starts[index + 1])
-            found.append(InputSlice(self._paths[index], first - start, end - start, start))
+            place = table.find(first)
+            start, end = table.starts[place], min(last, table.ends[place])
+            found.append(InputSlice(table.files[place].path, first - start, end - start, start))
             first = end
-            index += 1
         return tuple(found)

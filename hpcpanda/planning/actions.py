@@ -39,6 +39,8 @@ class Reason(StrEnum):
     MERGED = "merged"
     FAULT = "fault"
     """It cannot run here; the dispatcher has been told, or will be."""
+    PAUSED = "paused"
+    """Its user has paused it: what runs is finished, the rest goes back."""
     FINAL = "final"
 
 
@@ -52,7 +54,8 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackPlan:
-    """A pack to be started, and what goes into it. A merge takes what is accepted: its share has no events."""
+    """A pack to be started, and what goes into it. A merge takes what is accepted: its share has no events; without nodes,
+    it runs beside other packs."""
 
     kind: PackKind
     nodes: int

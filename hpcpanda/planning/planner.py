@@ -57,6 +57,7 @@ class _Round:
         self._targets = [
             self._sharing.target(a, p) for a in usable for p in a.packs if p.kind == "work" and not p.draining
         ]
+        self._hosts = [a for a in usable if a.running]
         self._todo = Tasks(situation, self._targets)
         self._grounds = [
             Ground(free=a.free_nodes, seconds=a.seconds_left, allocation_id=a.allocation_id)
@@ -240,6 +241,7 @@ class _Round:
         for ground in self._grounds:
             yield from self._starting(ground)
         yield from self._freed
+        yield from self._merging_beside()
         if not self._s.draining:
             fed = {t.allocation_id for t in self._targets if t.shares and t.allocation_id is not None}
             yield from pointless(self._s, fed)
@@ -250,6 +252,18 @@ class _Round:
                 self._todo.reasons[task.task_id] = self._limit(1)
         for task_id in self._todo.given_back:
             yield GiveBack(task_id=task_id)
+
+    def _merging_beside(self) -> Iterator[Action]:
+        """Files of tasks that go on are merged where packs run, on a core that these have, too: no node is taken from
+        work for them, nor an allocation asked for."""
+        hosts = sorted(
+            (a for a in self._hosts if all(p.kind != "merge" for p in a.packs)), key=lambda a: a.seconds_left
+        )
+        for task in self._todo.partial if not self._s.draining else ():
+            if hosts:
+                share = Share(task_id=task.task_id, events=0)
+                pack = PackPlan(kind="merge", nodes=0, work=(share,))
+                yield AddPack(allocation_id=hosts.pop().allocation_id, pack=pack)
 
     def _feeding(self, target: Target) -> Iterator[Action]:
         if target.view is None or target.allocation_id is None:

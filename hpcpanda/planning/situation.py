@@ -36,7 +36,8 @@ class TaskView:
     not_before: float = 0.0
     priority: int = 0
     mergeable: bool = False
-    """There is something to merge and every commit is answered."""
+    """There is something to merge now: the rest of a settled task, or enough for one of several files of a task that
+    goes on."""
     merged: bool = False
     fault: bool = False
 

@@ -44,6 +44,8 @@ class Tasks:
         self.mpi: list[Pool] = []
         self.events: list[Pool] = []
         self.merges: list[TaskView] = []
+        self.partial: list[TaskView] = []
+        """Tasks that go on and have enough for one of several files."""
         self.given_back: list[int] = []
         self.reasons: dict[int, Reason] = {}
         self._packs: dict[int, list[PackView]] = {}
@@ -79,10 +81,14 @@ class Tasks:
         """Find out what a task needs, and note why it is where it is."""
         if task.state.final or task.fault:
             self._refuse(task, Reason.FINAL if task.state.final else Reason.FAULT)
+        elif task.state is TaskState.PAUSED:
+            self._refuse(task, Reason.PAUSED)
         elif task.state is TaskState.MERGING:
             self._sort_merge(task)
         else:
             self.reasons[task.task_id] = self._reason_of(task)
+            if task.mergeable and task.task_id not in self._merging and self._hindrance(task) is None:
+                self.partial.append(task)
             if task.ready or (task.staging and self._s.draining):
                 self._sort_work(task)
 

@@ -38,8 +38,10 @@ from hpcpanda.allocation.spool import Spool
 from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.client.site_file import load_site
 from hpcpanda.domain.exchange import Capacity, EdgeRegistration
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CallablePayload
 from hpcpanda.domain.site import Site
-from hpcpanda.domain.task import CallablePayload, Output, OutputFormat, Resources, TaskSpec
+from hpcpanda.domain.task import Resources, TaskSpec
 from hpcpanda.planning.actions import NewAllocation, PackPlan, Share
 from tests.support.login_node import Programs
 from tests.support.services import Services

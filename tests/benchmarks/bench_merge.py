@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from hpcpanda.domain.intervals import IntervalSet
-from hpcpanda.domain.task import OutputFormat
+from hpcpanda.domain.outputs import OutputFormat
 from hpcpanda.events.columns import Items, encode
 from hpcpanda.events.journal import (
     ENTRY,

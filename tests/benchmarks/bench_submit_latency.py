@@ -14,7 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from hpcpanda.domain.task import CallablePayload, Output, TaskSpec
+from hpcpanda.domain.outputs import Output
+from hpcpanda.domain.payloads import CallablePayload
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.events.journal import read_journal
 from tests.support import chaos_payload
 from tests.support.services import Services, wait_for_task, wait_until

@@ -12,8 +12,10 @@ import pytest
 
 from hpcpanda.domain.errors import Unavailable
 from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.outputs import Output
+from hpcpanda.domain.payloads import CallablePayload
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import CallablePayload, Output, RangePolicy, TaskSpec
+from hpcpanda.domain.task import RangePolicy, TaskSpec
 from hpcpanda.merge import digest_columns
 from tests.support import chaos_payload
 from tests.support.services import Services, kill, wait_for_task

@@ -244,7 +244,8 @@ def test_an_agent_that_breaks_ends_all_to_be_started_again() -> None:
     assert coordinator.again
     assert coordinator.trouble is None
     said = coordinator.progress(1.0, cores=4, cores_busy=0.0)
-    assert (said.state, said.error) == ("ended", "the fork server was ended by SIGKILL")
+    assert (said.state, said.error) == ("ended", None)
+    assert coordinator.setbacks == ("the fork server was ended by SIGKILL",)
 
 
 def test_a_payload_fault_fails_the_task() -> None:

@@ -167,7 +167,7 @@ class World:
         assert not task.state.final
         assert not task.fault
         if kind == "merge":
-            assert (count, task.state, task.mergeable) == (0, TaskState.MERGING, True)
+            assert (count, task.state.final, task.mergeable) == (0, False, True)
             return PartView(task_id=task_id)
         assert 0 < count <= task.ready, "given twice"
         self.tasks[task_id] = replace(task, ready=task.ready - count)

@@ -39,16 +39,10 @@ from hpcpanda.allocation.spool import (
 )
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.ledger import FailedEvent
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CallablePayload
 from hpcpanda.domain.site import AllocationSettings, LauncherSettings, NodeSettings, PackVia, Site
-from hpcpanda.domain.task import (
-    CallablePayload,
-    LossPolicy,
-    Output,
-    OutputFormat,
-    RangePolicy,
-    Resources,
-    TaskSpec,
-)
+from hpcpanda.domain.task import LossPolicy, RangePolicy, Resources, TaskSpec
 from hpcpanda.events.journal import read_journal, segment_path
 
 HERE = Path(__file__).parent
@@ -207,7 +201,7 @@ class Rig:
         lines = self.allocation.history.read_text().splitlines()
         return [entry for entry in map(json.loads, lines) if entry["what"] == what]
 
-    def until(self, condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    def until(self, condition: Callable[[], bool], what: str, seconds: float = 90.0) -> None:
         """Wait for a condition of another process that sends no event."""
         deadline = time.monotonic() + seconds
         while True:

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcpanda.client.sdk import DispatcherClient
-from hpcpanda.domain.exchange import Task
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CallablePayload
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import CallablePayload, LossPolicy, Output, OutputFormat, RangePolicy, TaskSpec
+from hpcpanda.domain.task import LossPolicy, RangePolicy, TaskSpec
+from hpcpanda.domain.task_views import Task
 from hpcpanda.merge import digest_columns
 from tests.support import campaign_payload
 
@@ -157,7 +159,7 @@ class Campaign:
             payload=_command(script),
             job=JobRequest(memory_mb=200, walltime_s=scale.hang_s),
             output=ARCHIVE,
-            loss=LossPolicy(max_failed_events=len(self.failing), attempts=1),
+            loss=LossPolicy(max_failed_events=len(self.failing), attempts=1, retries=0),
         )
 
     def _events(self) -> TaskSpec:

@@ -17,10 +17,13 @@ import pytest
 from hpcpanda.allocation.spool import Spool
 from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.domain.errors import Unavailable
-from hpcpanda.domain.exchange import OutputFile, Task
+from hpcpanda.domain.exchange import OutputFile
 from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CallablePayload
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import CallablePayload, LossPolicy, Output, OutputFormat, RangePolicy, TaskSpec
+from hpcpanda.domain.task import LossPolicy, RangePolicy, TaskSpec
+from hpcpanda.domain.task_views import Task
 from hpcpanda.events.journal import events_of, read_journal
 from hpcpanda.merge import Manifest, digest_bytes, digest_columns, load_manifest
 from hpcpanda.payload.forms import prepare
@@ -41,6 +44,7 @@ def chain_task(
     settings: dict[str, Any] | None = None,
     max_failed: int = 0,
     attempts: int = 2,
+    retries: int = 0,
     target_seconds: float = 0.1,
     max_range: int | None = None,
     **more: Any,
@@ -56,7 +60,7 @@ def chain_task(
             settings=settings or {},
         ),
         ranges=RangePolicy(target_seconds=target_seconds, max_events=max_range),
-        loss=LossPolicy(max_failed_events=max_failed, attempts=attempts),
+        loss=LossPolicy(max_failed_events=max_failed, attempts=attempts, retries=retries),
         output=more.pop("output", Output(file="out.h5")),
         **more,
     )

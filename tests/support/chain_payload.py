@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,22 @@ def poisonous(work: RangeWork) -> dict[str, np.ndarray]:
     """Fails as soon as event ``settings.bad`` is in the range."""
     if int(work.settings["bad"]) in work.events:
         raise ValueError(f"cannot digest event {work.settings['bad']}")
+    return generate(work)
+
+
+def curable(work: RangeWork) -> dict[str, np.ndarray]:
+    """Fails on event ``settings.bad`` until the file ``settings.cure`` is there."""
+    if int(work.settings["bad"]) in work.events and not Path(str(work.settings["cure"])).exists():
+        raise ValueError(f"cannot digest event {work.settings['bad']}")
+    return generate(work)
+
+
+def hungry(work: RangeWork) -> dict[str, np.ndarray]:
+    """Holds ``settings.mb`` MiB for a second at event ``settings.bad``."""
+    if int(work.settings["bad"]) in work.events:
+        held = np.ones(int(work.settings["mb"]) << 17)
+        time.sleep(1.0)
+        del held
     return generate(work)
 
 

@@ -14,7 +14,9 @@ from hpcpanda.client.sdk import AsyncDispatcherClient, DispatcherClient
 from hpcpanda.dispatcher.run import create_token, ensure_token
 from hpcpanda.dispatcher.settings import DispatcherSettings
 from hpcpanda.domain.exchange import EdgeRegistration
-from hpcpanda.domain.task import CallablePayload, LossPolicy, Output, Resources, TaskSpec
+from hpcpanda.domain.outputs import Output
+from hpcpanda.domain.payloads import CallablePayload
+from hpcpanda.domain.task import LossPolicy, Resources, TaskSpec
 
 _SERVE = """
 import sys

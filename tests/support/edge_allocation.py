@@ -22,6 +22,7 @@ from hpcpanda.allocation.plan import (
     Drain,
     EndWork,
     InboxMessage,
+    MergedFile,
     MergePack,
     Pack,
     PackStatus,
@@ -185,10 +186,15 @@ class FakeAllocation:
         for part in pack.accepted:
             assert not events & part.events, "an event is accepted from two journals"
             events |= part.events
-        output = Path(pack.output)
-        output.write_text(str(events.bounds))
-        result = {"path": str(output), "manifest": f"{output}.json", "digest": "sha256:0", "size": 1}
-        self.packs[pack.pack_id] = replace(status, state="ended", result=result)
+        most, files = pack.spec.output.max_events or len(events), []
+        while events and (pack.rest or len(events) >= most):
+            part, events = events.take(most)
+            output = Path(pack.output).with_name(pack.spec.output.file_from(part.bounds[0]))
+            output.write_text(str(part.bounds))
+            Path(f"{output}.json").write_text("{}")
+            made = {"path": str(output), "manifest": f"{output}.json", "digest": "sha256:0", "size": 1}
+            files.append(MergedFile(events=part, **made))
+        self.packs[pack.pack_id] = replace(status, state="ended", files=tuple(files))
         self.tell("running")
 
     def end(self, part: Part) -> None:

@@ -32,8 +32,9 @@ from hpcpanda.allocation.job_space import Space
 from hpcpanda.allocation.plan import LeasedEvents, TaskWork
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.outputs import Output, OutputFormat
 from hpcpanda.domain.room import Room
-from hpcpanda.domain.task import LossPolicy, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.task import LossPolicy, TaskSpec
 
 ROUND_TRIP_S = 0.02
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from pathlib import Path
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy import text
+from support.control_world import MEMORY
 from support.dispatcher import spec
 
 from hpcpanda.dispatcher.store.codec import load_events
@@ -16,10 +18,12 @@ from hpcpanda.dispatcher.store.database import Database
 from hpcpanda.dispatcher.store.unit import Store
 from hpcpanda.dispatcher.terms import Terms
 from hpcpanda.dispatcher.usecases.acquire import acquire_work
+from hpcpanda.dispatcher.usecases.control import pause_task, resume_task, retry_task
 from hpcpanda.dispatcher.usecases.edges import register_edge
 from hpcpanda.dispatcher.usecases.expiry import sweep
 from hpcpanda.dispatcher.usecases.sync import sync_edge
 from hpcpanda.dispatcher.usecases.tasks import cancel_task, get_task, submit_task
+from hpcpanda.domain.errors import IllegalTransition
 from hpcpanda.domain.exchange import (
     Capacity,
     EdgeRegistration,
@@ -41,7 +45,8 @@ event_sets = st.sets(st.integers(0, EVENTS - 1), max_size=15).map(single_events)
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Edges acquire, commit, return, renew, report and repeat themselves; users cancel; time passes."""
+    """Edges acquire, commit, return, renew, report and repeat themselves; users cancel, pause, resume and try again; time
+    passes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,6 +59,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.owner_of: dict[tuple[int, int], tuple[int, str]] = {}
         self.accepted = dict.fromkeys(TASKS, EMPTY)
         self.outputs = 0
+        self.first_epoch = dict.fromkeys(TASKS, 1)
+        """Of the present try of each task."""
         self.runner.run(self._prepare())
 
     def open_database(self, folder: Path) -> Database:
@@ -97,6 +104,7 @@ class LedgerMachine(RuleBasedStateMachine):
         failed=st.sets(st.integers(0, EVENTS - 1), max_size=1),
         returned=event_sets,
         renew=st.booleans(),
+        error=st.sampled_from(("bad", MEMORY, "Stale file handle")),
     )
     def sync(
         self,
@@ -107,6 +115,7 @@ class LedgerMachine(RuleBasedStateMachine):
         failed: set[int],
         returned: IntervalSet,
         renew: bool,
+        error: str,
     ) -> None:
         request = SyncRequest(
             instance=edge,
@@ -116,7 +125,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     task_id=task,
                     epoch=epoch,
                     done=done - single_events(failed),
-                    failed=tuple(FailedEvent(event=e, error="bad") for e in failed),
+                    failed=tuple(FailedEvent(event=e, error=error) for e in failed),
                     core_seconds=1.0,
                 ),
             ),
@@ -159,6 +168,27 @@ class LedgerMachine(RuleBasedStateMachine):
             uow = self.store.writing()
             self.runner.run(cancel_task(uow, task_id=task, caller="ada", now=self.now))
 
+    @rule(task=st.sampled_from(TASKS), goes_on=st.booleans())
+    def pause_or_resume(self, task: int, goes_on: bool) -> None:
+        act = resume_task if goes_on else pause_task
+        with contextlib.suppress(IllegalTransition):
+            self.runner.run(act(self.store.writing(), task_id=task, caller="ada", now=self.now))
+
+    @rule(task=st.sampled_from(TASKS))
+    def try_again(self, task: int) -> None:
+        """What is in no output is struck out and done again."""
+        before = self._task(task).state
+        with contextlib.suppress(IllegalTransition):
+            self.runner.run(retry_task(self.store.writing(), task_id=task, caller="ada", now=self.now))
+            if before.final:
+                kept = self._merged(task)
+                self.accepted[task] = kept
+                owners = self.owner_of.items()
+                self.owner_of = {k: v for k, v in owners if k[0] != task or k[1] in kept}
+                self.first_epoch[task] = self._rows(
+                    "SELECT first_epoch FROM tasks WHERE task_id = :task", task
+                )[0].first_epoch
+
     @invariant()
     def every_event_is_in_one_account(self) -> None:
         for task_id in TASKS:
@@ -167,6 +197,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _check(self, task_id: int) -> None:
         task = self._task(task_id)
         counts = task.progress
+        assert self._merged(task_id).issubset(self.accepted[task_id]), "an output holds what nobody committed"
         ready = self.runner.run(self._ready(task_id))
         leases = self._leases(task_id)
         accounts = [ready, *(part for lease in leases for part in lease[2:])]
@@ -196,6 +227,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.sent.append((edge, request))
         for result in reply.commits:
             assert not result.accepted & result.refused
+            if result.accepted and result.epoch < self.first_epoch[result.task_id]:
+                assert result.accepted.issubset(self._merged(result.task_id)), (
+                    "a lease of an earlier try counts"
+                )
             for r in result.accepted.ranges():
                 for event in range(r.first, r.last):
                     by = self.owner_of.setdefault((result.task_id, event), (result.epoch, edge))
@@ -225,6 +260,14 @@ class LedgerMachine(RuleBasedStateMachine):
         rows = self._rows(query, task_id)
         assert all(bool(row.is_open) == (row.outstanding != "[]") for row in rows)
         return [(r.epoch, r.edge, load_events(r.outstanding), load_events(r.committed)) for r in rows]
+
+    def _merged(self, task_id: int) -> IntervalSet:
+        """Events in recorded outputs: none is in two."""
+        rows = self._rows("SELECT events FROM outputs WHERE task_id = :task", task_id)
+        files = [load_events(row.events) for row in rows]
+        merged = IntervalSet.of(r for events in files for r in events.ranges())
+        assert len(merged) == sum(map(len, files)), "an event is in two outputs"
+        return merged
 
     def _count(self, table: str, task_id: int) -> int:
         return self._rows(f"SELECT count(*) FROM {table} WHERE task_id = :task", task_id)[0][0]

@@ -16,8 +16,9 @@ from hpcpanda.allocation.plan import LeasedEvents, MpiJobPack, PackStatus, TaskW
 from hpcpanda.allocation.spool import AllocationFolder, Spool, journal_name, write_message
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.outputs import Output, OutputFormat
 from hpcpanda.domain.site import Site
-from hpcpanda.domain.task import LossPolicy, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.task import LossPolicy, TaskSpec
 from hpcpanda.events.bundle import LEAD_BYTES, BundleHead, head_length, read_head
 from hpcpanda.events.journal import JournalPart, read_journal, segment_path
 
@@ -153,11 +154,11 @@ class StartedPack:
         *lines, self.partial = (self.partial + got).split(b"\n")
         self.heard += [STATUS.validate_json(line) for line in lines]
 
-    def until_busy(self, seconds: float = 30.0) -> None:
+    def until_busy(self, seconds: float = 90.0) -> None:
         """Wait until its command runs."""
         self._until(lambda: bool(self.heard) and self.heard[-1].cores_busy > 0, seconds)
 
-    def until_exit(self, seconds: float = 30.0) -> PackStatus:
+    def until_exit(self, seconds: float = 90.0) -> PackStatus:
         """Wait for its end; gives its last word."""
         self._until(lambda: self.process.exited() is not None, seconds)
         self.listen(0)

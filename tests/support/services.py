@@ -15,7 +15,7 @@ import psutil
 
 from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.domain.errors import Unavailable
-from hpcpanda.domain.exchange import Task
+from hpcpanda.domain.task_views import Task
 from tests.support.allocation import NAMED
 
 BIN = Path(sys.executable).parent
@@ -214,7 +214,7 @@ def wait_until(
     condition: Callable[[], bool],
     what: str,
     *,
-    seconds: float = 30.0,
+    seconds: float = 90.0,
     on_wait: Callable[[], None] | None = None,
 ) -> None:
     """Wait for a condition of another process that sends no event."""

@@ -12,8 +12,10 @@ from typing import Final
 from hpcpanda.allocation.spool import Spool
 from hpcpanda.client.site_file import load_site
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CallablePayload
 from hpcpanda.domain.site import Site
-from hpcpanda.domain.task import CallablePayload, LossPolicy, Output, OutputFormat, RangePolicy, TaskSpec
+from hpcpanda.domain.task import LossPolicy, RangePolicy, TaskSpec
 from hpcpanda.events.journal import read_journal
 from tests.support import truth_payload
 from tests.support.services import wait_until

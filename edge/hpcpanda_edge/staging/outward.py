@@ -1,8 +1,9 @@
 """Stage-out: move a task's merged file and what is beside it to where the user wants it. Calls block and are made in threads.
 
 Nothing at the destination is ever overwritten. Every file appears there whole and tested, the manifest last; only when
-all are there does the output folder in the spool give way to a marker, and only then are its files removed. So a move
-that is interrupted, wherever, is begun again and gives the same.
+all are there does the output folder in the spool give way to a marker, and only then are its files removed. Of a task
+that writes several files, each is moved by itself with what belongs to it, and its manifest in the spool is the first to be
+removed. So a move that is interrupted, wherever, is begun again and gives the same.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Move:
     destination: Destination
     tag: str
     """Tells the unfinished files of this task at this site from others at the same destination."""
+    one_of_several: bool = False
+    """The task writes further files into the folder."""
 
 
 def tag_of(site: str, task_id: int) -> str:
@@ -99,12 +102,11 @@ def move(order: Move, stopped: Stopped) -> OutputFile:
         GivenUp: it was stopped.
         OSError: anything else.
     """
+    if order.one_of_several:
+        _move_one(order, stopped)
+        return order.destination.moved(order.output)
     if not order.marker.exists():
-        files = _in_order(order)
-        _make_folder(order.destination)
-        for path in files:
-            _place(path, order.destination.folder, order.tag, stopped)
-        sync_folder(order.destination.folder)
+        _place_all(order, _in_order(order), stopped)
         order.folder.rename(order.marker)
         sync_folder(order.marker.parent)
     for left in order.marker.iterdir():
@@ -115,12 +117,42 @@ def move(order: Move, stopped: Stopped) -> OutputFile:
     return order.destination.moved(order.output)
 
 
+def _move_one(order: Move, stopped: Stopped) -> None:
+    """Move one of several files: without its manifest in the spool, it has been moved."""
+    first, manifest = Path(order.output.path), Path(order.output.manifest)
+    moved = Path(order.destination.moved(order.output).manifest)
+    if manifest.exists() or not moved.is_file():
+        _place_all(order, _in_order(order), stopped)
+        manifest.unlink()
+        sync_folder(order.folder)
+    for left in _of_file(order.folder, first):
+        left.unlink()
+
+
+def _place_all(order: Move, files: list[Path], stopped: Stopped) -> None:
+    """Have files of the spool at the destination, on the disk."""
+    _make_folder(order.destination)
+    for path in files:
+        _place(path, order.destination.folder, order.tag, stopped)
+    sync_folder(order.destination.folder)
+
+
+def _of_file(folder: Path, file: Path) -> list[Path]:
+    """A merged file, and what has its name as the beginning of its own."""
+    return [
+        Path(e.path) for e in os.scandir(folder) if e.name == file.name or e.name.startswith(f"{file.name}.")
+    ]
+
+
 def _in_order(order: Move) -> list[Path]:
     """What is to be moved: first the merged file, last its manifest, in between what else lies beside them."""
     first, last = Path(order.output.path), Path(order.output.manifest)
     if not first.parent == last.parent == order.folder:
         raise InvalidValue(str(first), f"is not in the task's output folder {order.folder}")
-    found = [Path(e.path) for e in os.scandir(order.folder) if not e.name.startswith(".")]
+    if order.one_of_several:
+        found = _of_file(order.folder, first)
+    else:
+        found = [Path(e.path) for e in os.scandir(order.folder) if not e.name.startswith(".")]
     for path in (*found, first, last):
         identity(path)
     return [first, *sorted(p for p in found if p not in (first, last)), last]

@@ -3,6 +3,7 @@
 ::
 
     SPOOL/tasks/TASK/input/N/NAME        copy of the N-th input
+    SPOOL/tasks/TASK/input/eN/NAME       copy of the input of a dataset whose first entry is event N
     SPOOL/tasks/TASK/input/N/JOB/NAME    copy of the N-th input of one job, when its path names {job}
     SPOOL/tasks/TASK/input/.part-*       a copy that is not finished
     SPOOL/tasks/TASK/moved/              takes the place of output/ when all of it is at its destination
@@ -15,10 +16,12 @@ from pathlib import Path
 
 from hpcpanda.allocation.spool import Spool
 from hpcpanda.domain.exchange import OutputFile
+from hpcpanda.domain.inputs import InputFile
 from hpcpanda.domain.intervals import EventRange, IntervalSet
 from hpcpanda.domain.jobs import JobPayload
 from hpcpanda.domain.task import TaskSpec
 from hpcpanda.payload.forms.child import fill
+from hpcpanda_edge.input_files import listing, reads_dataset
 
 
 def input_folder(spool: Spool, task_id: int) -> Path:
@@ -43,6 +46,8 @@ class Source:
     """Events, or jobs, that read it."""
     size: int | None = None
     checksum: str | None = None
+    place: str | None = None
+    """Folder of its copy; its number unless said."""
 
     @property
     def each(self) -> bool:
@@ -65,7 +70,7 @@ class Source:
     def copy(self, folder: Path, first: int) -> Path:
         """Where in the task's input folder its copy is."""
         middle = (str(first),) if self.each else ()
-        return folder.joinpath(str(self.number), *middle, self.original(first).name)
+        return folder.joinpath(self.place or str(self.number), *middle, self.original(first).name)
 
     def unfinished(self, folder: Path, first: int) -> Path:
         """Where its copy is while it is made."""
@@ -82,24 +87,33 @@ def sources(spec: TaskSpec) -> tuple[Source, ...]:
     if spec.inputs is None:
         every = EventRange(0, spec.event_count)
         return tuple(Source(number=n, path=p, cover=every) for n, p in enumerate(spec.input_paths))
-    found: list[Source] = []
-    first = 0
-    for number, file in enumerate(spec.inputs.files):
-        cover = EventRange(first, first + file.events)
-        found.append(
-            Source(number=number, path=file.path, cover=cover, size=file.size, checksum=file.checksum)
+    return tuple(
+        Source(
+            number=number,
+            path=file.path,
+            cover=EventRange(first, first + file.events),
+            size=file.size,
+            checksum=file.checksum,
+            place=_place(number, file),
         )
-        first = cover.last
-    return tuple(found)
+        for number, (first, file) in enumerate(zip(spec.inputs.starts, spec.inputs.files, strict=True))
+    )
+
+
+def _place(number: int, file: InputFile) -> str:
+    """Folder of an input's copy: of a file that is told of with its events its place among the others changes."""
+    return str(number) if file.first is None else f"e{file.first}"
 
 
 def staged_spec(spec: TaskSpec, spool: Spool, task_id: int) -> TaskSpec:
     """The task as those who run its payload see it: paths of inputs are those of the copies."""
+    if reads_dataset(spec) and spec.inputs is not None:
+        spec = replace(spec, inputs=replace(spec.inputs, listing=str(listing(spool, task_id))))
     if spec.staging.inputs == "in-place":
         return spec
     folder = input_folder(spool, task_id)
     if spec.inputs is not None:
-        paths = [str(folder / str(n) / Path(f.path).name) for n, f in enumerate(spec.inputs.files)]
+        paths = [str(folder / _place(n, f) / Path(f.path).name) for n, f in enumerate(spec.inputs.files)]
         files = tuple(replace(f, path=p) for f, p in zip(spec.inputs.files, paths, strict=True))
         return replace(spec, inputs=replace(spec.inputs, files=files))
     assert isinstance(spec.payload, JobPayload)

@@ -23,6 +23,9 @@ from hpcpanda_edge.staging.work import Inputs, Moving, Work
 
 _LONGEST_NAP_S: Final = 60.0
 
+MoveKey = tuple[int, str]
+"""Task, and path of its merged file in the spool."""
+
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
@@ -61,7 +64,7 @@ class Stager:
         self._room = inward.Room(spool.path, site.limits.staging_reserve_mb * 2**20)
         self._twins: inward.Twins = {}
         self._inputs: dict[int, Inputs] = {}
-        self._moving: dict[int, Moving] = {}
+        self._moving: dict[MoveKey, Moving] = {}
         self._under_way: set[Work] = set()
         self._served: dict[int, int] = {}
         self._turn = 0
@@ -85,6 +88,7 @@ class Stager:
                 task_id, spec, self._spool, self._site, retry=self._retry, room=self._room, twins=self._twins
             )
             self._wake.set()
+        task.told(spec)
         if task.need(needed):
             self._wake.set()
         if not task.looked:
@@ -99,9 +103,10 @@ class Stager:
         destination = Destination.of(spec, self._site.name, task_id)
         if destination is None:
             return Outgoing(output)
-        task = self._moving.get(task_id)
+        key = (task_id, output.path)
+        task = self._moving.get(key)
         if task is None:
-            task = self._moving[task_id] = Moving.of(
+            task = self._moving[key] = Moving.of(
                 task_id, spec, output, destination, self._spool, self._site, retry=self._retry
             )
             self._wake.set()
@@ -116,7 +121,8 @@ class Stager:
             OSError: something cannot be removed; call again later.
         """
         self._inputs.pop(task_id, None)
-        self._moving.pop(task_id, None)
+        for key in [key for key in self._moving if key[0] == task_id]:
+            del self._moving[key]
         self._served.pop(task_id, None)
         mine = [w for w in self._under_way if w.task_id == task_id]
         for work in mine:
@@ -176,8 +182,9 @@ class Stager:
             return None
         moves = sum(w.moves for w in copying)
         if moves < max(1, self._streams - 1):  # a large output must not keep all inputs waiting
-            for task_id in self._by_turn({n: m.spec for n, m in self._moving.items()}):
-                if (work := self._moving[task_id].move(now)) is not None:
+            turns = self._by_turn({m.task_id: m.spec for m in self._moving.values()})
+            for _, key in sorted((turns.index(key[0]), key) for key in self._moving):
+                if (work := self._moving[key].move(now)) is not None:
                     return work
         avoid = {str(w.original) for w in copying}
         for task_id in self._by_turn({n: t.spec for n, t in self._inputs.items()}):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
@@ -18,6 +18,7 @@ from hpcpanda.domain.exchange import OutputFile
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.task import TaskSpec
+from hpcpanda_edge.input_files import reads_dataset
 from hpcpanda_edge.staging import inward, outward
 from hpcpanda_edge.staging.book import Book, Retry, Unit
 from hpcpanda_edge.staging.copying import GivenUp, Identity, Stopped, is_full
@@ -82,6 +83,16 @@ class Inputs:
         """Whether it is known what is there."""
         return self._state == "looked"
 
+    def told(self, spec: TaskSpec) -> None:
+        """What the task is now: of a dataset, files may have come."""
+        if spec is self.spec or not reads_dataset(spec):
+            return
+        self.spec = spec
+        known = {source.cover.first for source in self.book.sources}
+        new = [source for source in sources(spec) if source.cover.first not in known]
+        count = len(self.book.sources)
+        self.book.sources = (*self.book.sources, *(replace(s, number=count + n) for n, s in enumerate(new)))
+
     def need(self, events: IntervalSet) -> bool:
         """From now on these events, or jobs, are needed; tells whether that is new."""
         if events == self.book.needed:
@@ -111,7 +122,8 @@ class Inputs:
             outward.check_destination(destination, self.spool.path)
             file = self.spec.output.file
             moved = moved_folder(self.spool, self.task_id).exists()
-            if not moved and not (self.spool.output(self.task_id) / file).exists():
+            several = self.spec.output.max_events is not None  # nobody knows their names yet
+            if not several and not moved and not (self.spool.output(self.task_id) / file).exists():
                 outward.require_free(destination, file)
         return inward.look(self.folder, self.book.sources)
 
@@ -224,6 +236,7 @@ class Moving:
             marker=moved_folder(spool, task_id),
             destination=destination,
             tag=outward.tag_of(site.name, task_id),
+            one_of_several=spec.output.max_events is not None,
         )
         return cls(task_id, spec, order, retry)
 

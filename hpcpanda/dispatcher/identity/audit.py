@@ -12,6 +12,7 @@ from types import TracebackType
 import structlog
 
 from hpcpanda.dispatcher.clock import Clock
+from hpcpanda.dispatcher.reports.news import Told
 from hpcpanda.dispatcher.store.database import Database
 from hpcpanda.dispatcher.store.unit import Store, UnitOfWork
 
@@ -57,8 +58,10 @@ class AuditedUnit(UnitOfWork):
 class AuditedStore(Store):
     """A store whose changes are written down, as what ``deed`` says at the time; not at all when it says nothing."""
 
-    def __init__(self, database: Database, *, deed: Callable[[], Deed | None], clock: Clock) -> None:
-        super().__init__(database)
+    def __init__(
+        self, database: Database, *, deed: Callable[[], Deed | None], clock: Clock, told: Told
+    ) -> None:
+        super().__init__(database, told=told)
         self._deed = deed
         self._clock = clock
 
@@ -67,7 +70,7 @@ class AuditedStore(Store):
         deed = self._deed()
         if deed is None:
             return super().writing()
-        unit = AuditedUnit(self._database.write(), holds_rows=self._database.shared)
+        unit = AuditedUnit(self._database.write(), holds_rows=self._database.shared, told=self.told)
         unit.deed = deed
         unit.clock = self._clock
         return unit

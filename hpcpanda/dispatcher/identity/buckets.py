@@ -27,6 +27,10 @@ class Buckets:
         self._burst = max(1.0, burst)
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
+    def charge(self, key: str, tokens: float, *, now: float) -> None:
+        """Take tokens for what has turned out to be more work than one request; there may be less than none left."""
+        self._levels[key] = (self._level(key, now) - tokens, now)
+
     def take(self, key: str, *, now: float) -> float:
         """Take a token; the answer is 0, or, when there is none, the seconds until there is."""
         level = self._level(key, now)

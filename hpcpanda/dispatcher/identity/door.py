@@ -74,6 +74,10 @@ class Door:
             self._require_same_site(request)
         return principal
 
+    def charge(self, principal: Principal, requests: float, *, now: float) -> None:
+        """Count a request that is as much work as several."""
+        self._callers.charge(principal.key, requests, now=now)
+
     def _token(self, request: Request) -> str:
         authorization = request.headers.get("authorization")
         cookie = request.cookies.get(SESSION_COOKIE, "") if self._origin is not None else ""

@@ -22,6 +22,8 @@ class Scope(StrEnum):
     """See the tasks of everybody, and submit for any group; it widens the other two and opens no route alone."""
     EDGES_READ = "edges:read"
     """See the edges that have registered."""
+    METRICS_READ = "metrics:read"
+    """Read the figures of the dispatcher."""
     EDGE = "edge"
     """Act as the one edge that the token names."""
     ADMIN = "admin"
@@ -34,6 +36,7 @@ class TokenKind(StrEnum):
     USER = "user"
     EDGE = "edge"
     ADMIN = "admin"
+    MONITOR = "monitor"
 
 
 _USER = frozenset({Scope.SELF, Scope.TASKS_READ, Scope.TASKS_WRITE, Scope.TASKS_ALL, Scope.EDGES_READ})
@@ -41,6 +44,7 @@ _USER = frozenset({Scope.SELF, Scope.TASKS_READ, Scope.TASKS_WRITE, Scope.TASKS_
 BUNDLES: Mapping[TokenKind, frozenset[Scope]] = {
     TokenKind.USER: _USER,
     TokenKind.EDGE: frozenset({Scope.SELF, Scope.EDGE}),
-    TokenKind.ADMIN: _USER | {Scope.ADMIN},
+    TokenKind.ADMIN: _USER | {Scope.METRICS_READ, Scope.ADMIN},
+    TokenKind.MONITOR: frozenset({Scope.SELF, Scope.METRICS_READ}),
 }
 """What a token of each kind allows."""

@@ -10,7 +10,9 @@ from hpcpanda.dispatcher.context import Admin, ContextDep
 from hpcpanda.dispatcher.identity.scopes import TokenKind
 from hpcpanda.dispatcher.limits import StrictJsonRoute
 from hpcpanda.dispatcher.store.codec import MAX_ID
+from hpcpanda.dispatcher.usecases.control import lift_quarantine
 from hpcpanda.dispatcher.usecases.tokens import read_audit, revoke_tokens
+from hpcpanda.domain.control import Lifted
 from hpcpanda.domain.identity import AuditPage, Revoked
 
 router = APIRouter(prefix="/v1/admin", tags=["administration"], route_class=StrictJsonRoute)
@@ -28,6 +30,14 @@ async def audit(
 ) -> AuditPage:
     """Tell who did what, newest first."""
     return await read_audit(context.store.reading(), who=who, before=before, limit=limit)
+
+
+@router.delete("/quarantine/{edge}")
+async def lift(edge: Name, _: Admin, context: ContextDep) -> Lifted:
+    """Give a site work again that was given none since too much failed by its own fault."""
+    lifted = await lift_quarantine(context.store.writing(), edge=edge)
+    context.bell.ring()
+    return lifted
 
 
 @router.delete("/tokens/{kind}/{name}")

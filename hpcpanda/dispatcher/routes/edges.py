@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 
 from hpcpanda.dispatcher.context import ContextDep, Edge, EdgesRead
 from hpcpanda.dispatcher.limits import StrictJsonRoute
@@ -12,6 +12,7 @@ from hpcpanda.dispatcher.polling import acquire_or_wait
 from hpcpanda.dispatcher.usecases.edges import list_edges, register_edge
 from hpcpanda.dispatcher.usecases.sync import sync_edge
 from hpcpanda.domain.exchange import (
+    MAX_EDGES,
     Capacity,
     EdgeInfo,
     EdgeRegistration,
@@ -26,9 +27,16 @@ EdgeName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
 @router.get("")
-async def list_all(_: EdgesRead, context: ContextDep) -> tuple[EdgeInfo, ...]:
-    """List every edge that has registered."""
-    return await list_edges(context.store.reading(), terms=context.terms, now=context.clock())
+async def list_all(
+    _: EdgesRead,
+    context: ContextDep,
+    after: Annotated[str, Query(max_length=128)] = "",
+    limit: Annotated[int, Query(ge=1, le=MAX_EDGES)] = MAX_EDGES,
+) -> tuple[EdgeInfo, ...]:
+    """List edges that have registered, by name; those behind ``after``, if that is given."""
+    return await list_edges(
+        context.store.reading(), after=after, limit=limit, terms=context.terms, now=context.clock()
+    )
 
 
 @router.put("/{name}")

@@ -18,9 +18,9 @@ from hpcpanda.dispatcher.usecases.tasks import (
     list_tasks,
     submit_task,
 )
-from hpcpanda.domain.exchange import Explanation, FailedEventPage, Outputs, Task, TaskPage
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import TaskSpec
+from hpcpanda.domain.task_views import Explanation, FailedEventPage, Outputs, Task, TaskPage
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"], route_class=StrictJsonRoute)
 

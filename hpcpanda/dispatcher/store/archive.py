@@ -24,9 +24,10 @@ from hpcpanda.dispatcher.store.tables import (
     tasks,
 )
 from hpcpanda.domain.errors import CorruptData, NotFound
-from hpcpanda.domain.exchange import Explanation, OutputFile, Task
-from hpcpanda.domain.ledger import FailedEvent
+from hpcpanda.domain.exchange import OutputFile
+from hpcpanda.domain.failures import ListedFailure
 from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.task_views import Explanation, Task
 
 MAX_FAILURES = 10_000
 """A task with more failed events is not put away: all of them would stand in one row."""
@@ -41,7 +42,7 @@ class TaskDetails:
     """What is told of a task besides the task itself."""
 
     outputs: tuple[OutputFile, ...]
-    failures: tuple[FailedEvent, ...]
+    failures: tuple[ListedFailure, ...]
     explanation: Explanation
 
 

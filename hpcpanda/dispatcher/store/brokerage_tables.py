@@ -55,9 +55,12 @@ sites = Table(
     Column("committed", Float, nullable=False),
     Column("failure_rate", Float, nullable=False),
     Column("queue_wait_s", Float, nullable=False),
+    Column("quarantined_until", Float, nullable=False, server_default="0"),
+    Column("faults", Text, nullable=True),
     Index(None, "hungry", "asked"),
 )
-"""What brokerage knows of the site of each edge: ``tags`` is a JSON list, times are Unix seconds."""
+"""What brokerage knows of the site of each edge: ``tags`` is a JSON list, times are Unix seconds. ``faults``, the last
+that were put down to the site itself, are a JSON list."""
 
 links = Table(
     "links",

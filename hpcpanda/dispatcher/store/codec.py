@@ -16,6 +16,9 @@ from hpcpanda.domain.why import Why
 MAX_ID = 2**63 - 1
 """Largest number a column holds; greater ones name nothing."""
 
+SMALL_SPEC = 256 * 1024
+"""Characters of a specification that is remembered without a second thought."""
+
 _SPEC: TypeAdapter[TaskSpec] = TypeAdapter(TaskSpec)
 _ROOM: TypeAdapter[Room] = TypeAdapter(Room)
 _WHY: TypeAdapter[Why] = TypeAdapter(Why)
@@ -50,17 +53,24 @@ def dump_spec(spec: TaskSpec) -> str:
     return _SPEC.dump_json(spec).decode()
 
 
-@lru_cache(maxsize=256)
 def load_spec(text: str) -> TaskSpec:
-    """Inverse of :func:`dump_spec`.
+    """Inverse of :func:`dump_spec`. Many small specifications are remembered, and a few large ones.
 
     Raises:
         CorruptData: the text is no specification.
     """
+    return _small_spec(text) if len(text) <= SMALL_SPEC else _large_spec(text)
+
+
+def _load_spec(text: str) -> TaskSpec:
     try:
         return _SPEC.validate_json(text)
     except ValueError as error:
         raise CorruptData(f"a stored task specification is damaged: {error}") from error
+
+
+_small_spec = lru_cache(maxsize=256)(_load_spec)
+_large_spec = lru_cache(maxsize=4)(_load_spec)
 
 
 def dump_room(room: Room | None) -> str | None:
@@ -68,6 +78,7 @@ def dump_room(room: Room | None) -> str | None:
     return None if room is None else _ROOM.dump_json(room).decode()
 
 
+@lru_cache(maxsize=1024)
 def load_room(text: str | None) -> Room | None:
     """Inverse of :func:`dump_room`.
 

@@ -5,9 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, Select, case, delete, func, insert, literal_column, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.dispatcher.account import Account
@@ -16,7 +29,7 @@ from hpcpanda.dispatcher.store.brokerage_tables import lane_usage, lanes
 from hpcpanda.dispatcher.store.chunks import chunks
 from hpcpanda.dispatcher.store.tables import tasks
 from hpcpanda.dispatcher.store.upsert import upsert
-from hpcpanda.dispatcher.store.wanted import wanted
+from hpcpanda.dispatcher.store.wanted import Kind, wanted_values
 from hpcpanda.domain.errors import CorruptData, TooLarge
 from hpcpanda.domain.exchange import Capacity
 from hpcpanda.domain.requirements import Requirements
@@ -25,7 +38,7 @@ from hpcpanda.domain.states import TaskState
 MAX_LANES_OF_USER = 200
 """Most lanes of one user: in so many ways may the demands of the tasks that a user has ever submitted differ."""
 _REQUIREMENTS: TypeAdapter[Requirements] = TypeAdapter(Requirements)
-_OPEN = (TaskState.READY, TaskState.RUNNING)
+_OPEN = (TaskState.READY, TaskState.SCOUTING, TaskState.RUNNING)
 _HAS_READY = tasks.c.ready > literal_column("0")
 """Written so that it is the very condition of the partial indexes."""
 _HAS_LEASED = tasks.c.leased > literal_column("0")
@@ -79,18 +92,6 @@ class Lanes:
 
     async def waiting(self) -> list[Lane]:
         """Lanes in which something is ready."""
-        t = tasks.c
-        here = (t.lane_id == lanes.c.lane_id, _HAS_READY)
-        found = select(
-            lanes,
-            select(func.min(t.served)).where(*here).scalar_subquery().label("oldest"),
-            select(func.max(t.priority)).where(*here).scalar_subquery().label("highest"),
-            select(func.min(t.deadline))
-            .where(*here, t.deadline.is_not(None))
-            .scalar_subquery()
-            .label("nearest"),
-        ).subquery()
-        query = select(found).where(found.c.oldest.is_not(None))
         return [
             Lane(
                 lane_id=row.lane_id,
@@ -101,7 +102,7 @@ class Lanes:
                 highest=row.highest,
                 nearest=row.nearest,
             )
-            for row in await self._connection.execute(query)
+            for row in await self._connection.execute(_WAITING)
         ]
 
     async def requirements(self, lane_ids: Collection[int]) -> dict[int, Requirements]:
@@ -125,21 +126,14 @@ class Lanes:
             each: most tasks of each kind and lane.
             long_before: Unix seconds.
         """
-        t = tasks.c
-        conditions = (_HAS_READY, t.state.in_(_OPEN), *(wanted(capacity) if capacity is not None else ()))
-        heads: list[Select[tuple[int]]] = []
-        for lane in among:
-            here = select(t.task_id).where(t.lane_id == lane.lane_id, *conditions).limit(each)
-            heads.append(here.order_by(t.priority.desc(), t.task_id))
-            if lane.oldest <= long_before:
-                heads.append(here.where(t.served <= long_before).order_by(t.served, t.task_id))
-            if lane.nearest is not None:
-                heads.append(here.where(t.deadline.is_not(None)).order_by(t.deadline, t.task_id))
-        if not heads:
+        if not among:
             return []
-        first = union_all(*(select(head.subquery().c.task_id) for head in heads)).subquery()
-        rows = await self._connection.execute(select(tasks).where(t.task_id.in_(select(first.c.task_id))))
-        return [account_of(row) for row in rows.mappings()]
+        heads = tuple((lane.oldest <= long_before, lane.nearest is not None) for lane in among)
+        query = _candidates(heads, None if capacity is None else Kind.of(capacity))
+        values: dict[str, object] = {} if capacity is None else wanted_values(capacity)
+        values |= {f"lane_{n}": lane.lane_id for n, lane in enumerate(among)}
+        values |= {"each": each, "long_before": long_before}
+        return [account_of(row) for row in await self._connection.execute(query, values)]
 
     async def charge(self, used: Mapping[int, float], now: float) -> None:
         """Add core-seconds to what lanes have used."""
@@ -176,6 +170,46 @@ class Lanes:
         await self._connection.execute(delete(lane_usage).where(lane_usage.c.hour < before_hour))
 
 
+def _waiting() -> Select[Any]:
+    t = tasks.c
+    here = (t.lane_id == lanes.c.lane_id, _HAS_READY)
+    found = select(
+        lanes,
+        select(func.min(t.served)).where(*here).scalar_subquery().label("oldest"),
+        select(func.max(t.priority)).where(*here).scalar_subquery().label("highest"),
+        select(func.min(t.deadline)).where(*here, t.deadline.is_not(None)).scalar_subquery().label("nearest"),
+    ).subquery()
+    return select(found).where(found.c.oldest.is_not(None))
+
+
+_WAITING = _waiting()
+
+
+@lru_cache(maxsize=512)
+def _candidates(heads: tuple[tuple[bool, bool], ...], kind: Kind | None) -> Select[Any]:
+    """The query for the tasks that may come first in lanes.
+
+    Args:
+        heads: of each lane, whether some of its tasks have waited long, and whether some have deadlines.
+        kind: what is wanted; anything when None.
+    """
+    t = tasks.c
+    conditions = (_HAS_READY, t.state.in_(_OPEN), *(kind.conditions() if kind is not None else ()))
+    firsts: list[Select[tuple[int]]] = []
+    for n, (has_waited, has_deadline) in enumerate(heads):
+        here = (
+            select(t.task_id).where(t.lane_id == bindparam(f"lane_{n}"), *conditions).limit(bindparam("each"))
+        )
+        firsts.append(here.order_by(t.priority.desc(), t.task_id))
+        if has_waited:
+            waited = here.where(t.served <= bindparam("long_before"))
+            firsts.append(waited.order_by(t.served, t.task_id))
+        if has_deadline:
+            firsts.append(here.where(t.deadline.is_not(None)).order_by(t.deadline, t.task_id))
+    first = union_all(*(select(one.subquery().c.task_id) for one in firsts)).subquery()
+    return select(tasks).where(t.task_id.in_(select(first.c.task_id)))
+
+
 def _cost() -> ColumnElement[float]:
     """Core-seconds of an event or job; of a job of which nothing is known, half its walltime on all its cores."""
     t = tasks.c
@@ -183,6 +217,7 @@ def _cost() -> ColumnElement[float]:
     return case(((t.done > 0) & (t.core_seconds > 0), t.core_seconds / t.done), else_=unknown)
 
 
+@lru_cache(maxsize=1024)
 def _load(text: str) -> Requirements:
     try:
         return _REQUIREMENTS.validate_json(text)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
-from sqlalchemy import ColumnElement, Row, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.dispatcher.store.chunks import chunks
 from hpcpanda.dispatcher.store.codec import dump_events, is_id, load_events
+from hpcpanda.dispatcher.store.control import History, dump_history, load_history
 from hpcpanda.dispatcher.store.pulse import AWAY_SECONDS
 from hpcpanda.dispatcher.store.service_tables import pulse
 from hpcpanda.dispatcher.store.tables import failed_events, leases
+from hpcpanda.domain.failures import ListedFailure, listed
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.ledger import EventLease, FailedEvent, single_events
 
@@ -25,6 +26,11 @@ _SAVE = (
     .where(*_BY_KEY)
     .values({name: bindparam(name) for name in ("outstanding", "committed", "expires", "is_open")})
 )
+_ADD = insert(leases)
+_HELD = select(leases).where(
+    tuple_(leases.c.task_id, leases.c.epoch).in_(bindparam("keys", expanding=True)),
+    leases.c.edge == bindparam("holder"),
+)
 _RENEW = update(leases).where(*_BY_KEY).values(expires=bindparam("expires"))
 
 
@@ -34,34 +40,30 @@ class Leases:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add(self, task_id: int, lease: EventLease) -> None:
-        """Insert a new lease."""
-        row = {
-            "task_id": task_id,
-            "epoch": lease.epoch,
-            "edge": lease.holder,
-            "granted": dump_events(lease.granted),
-            "outstanding": dump_events(lease.outstanding),
-            "committed": dump_events(lease.committed),
-            "expires": lease.expires,
-            "is_open": not lease.closed,
-        }
-        await self._connection.execute(insert(leases).values(row))
+    async def add(self, new: Iterable[tuple[int, EventLease]]) -> None:
+        """Insert new leases of tasks."""
+        rows = [
+            {
+                "task_id": task_id,
+                "epoch": lease.epoch,
+                "edge": lease.holder,
+                "granted": dump_events(lease.granted),
+                "outstanding": dump_events(lease.outstanding),
+                "committed": dump_events(lease.committed),
+                "expires": lease.expires,
+                "is_open": not lease.closed,
+            }
+            for task_id, lease in new
+        ]
+        if rows:
+            await self._connection.execute(_ADD, rows)
 
     async def held_by(self, edge: str, keys: Iterable[LeaseKey]) -> dict[LeaseKey, EventLease]:
         """Those of the leases named that exist and are the edge's."""
-        epochs: dict[int, set[int]] = defaultdict(set)
-        for task_id, epoch in keys:
-            if is_id(task_id) and is_id(epoch):
-                epochs[task_id].add(epoch)
         found: dict[LeaseKey, EventLease] = {}
-        for task_id, wanted in epochs.items():
-            for portion in chunks(wanted):
-                query = select(leases).where(
-                    leases.c.task_id == task_id, leases.c.epoch.in_(portion), leases.c.edge == edge
-                )
-                for row in await self._connection.execute(query):
-                    found[task_id, row.epoch] = _lease(row)
+        for portion in chunks({key for key in keys if is_id(key[0]) and is_id(key[1])}):
+            for row in await self._connection.execute(_HELD, {"keys": portion, "holder": edge}):
+                found[row.task_id, row.epoch] = _lease(row)
         return found
 
     async def save(self, changed: Mapping[LeaseKey, EventLease]) -> None:
@@ -151,23 +153,36 @@ class Failures:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add(self, failures: Collection[tuple[int, FailedEvent]]) -> None:
-        """Insert newly failed events of tasks."""
+    async def add(self, failures: Collection[tuple[int, FailedEvent, History]]) -> None:
+        """Insert newly failed events of tasks, each with all its failures."""
         rows = [
-            {"task_id": task_id, "event": f.event, "error": f.error, "attempts": f.attempts}
-            for task_id, f in failures
+            {
+                "task_id": task_id,
+                "event": f.event,
+                "error": f.error,
+                "attempts": f.attempts,
+                "history": dump_history(history) if history else None,
+            }
+            for task_id, f, history in failures
         ]
         if rows:
             await self._connection.execute(insert(failed_events), rows)
 
-    async def page(self, task_id: int, *, after: int | None, limit: int) -> list[FailedEvent]:
+    async def page(self, task_id: int, *, after: int | None, limit: int) -> list[ListedFailure]:
         """Failed events of a task by number, those behind ``after``."""
         t = failed_events.c
-        query = select(t.event, t.error, t.attempts).where(t.task_id == task_id).order_by(t.event)
+        query = select(failed_events).where(t.task_id == task_id).order_by(t.event)
         if after is not None:
             query = query.where(t.event > after)
         rows = await self._connection.execute(query.limit(limit))
-        return [FailedEvent(event=r.event, error=r.error, attempts=r.attempts) for r in rows]
+        return [
+            listed(event=r.event, error=r.error, attempts=r.attempts, history=load_history(r.history))
+            for r in rows
+        ]
+
+    async def clear(self, task_id: int) -> None:
+        """No event of the task is set aside any more."""
+        await self._connection.execute(delete(failed_events).where(failed_events.c.task_id == task_id))
 
     async def numbers(self, task_id: int) -> IntervalSet:
         """All failed events of a task."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Float, Row, Select, Update, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.brokerage.broker import SiteState
@@ -17,10 +19,21 @@ from hpcpanda.dispatcher.store.chunks import chunks
 from hpcpanda.dispatcher.store.codec import dump_why, load_room, load_why
 from hpcpanda.dispatcher.store.tables import edges
 from hpcpanda.dispatcher.store.upsert import upsert
-from hpcpanda.domain.exchange import EdgeReason
+from hpcpanda.domain.task_views import EdgeReason
 from hpcpanda.domain.why import Why
 
 _ALL = ""
+_SITES = select(sites, edges.c.cores, edges.c.room).join(edges, edges.c.name == sites.c.edge)
+_LATEST = _SITES.order_by(sites.c.asked.desc(), sites.c.edge).limit(bindparam("most"))
+_ONE = _SITES.where(sites.c.edge == bindparam("one"))
+_HUNGRY = _LATEST.where(sites.c.hungry.is_(True), sites.c.asked >= bindparam("since"))
+_ALIVE = _LATEST.where(edges.c.last_seen >= bindparam("since"))
+_THIS = update(sites).where(sites.c.edge == bindparam("this"))
+_KEPT: ColumnElement[float] = bindparam("kept", type_=Float)
+_FINISHED = _THIS.values(
+    failure_rate=sites.c.failure_rate * _KEPT + bindparam("added", type_=Float), committed=bindparam("now")
+)
+_DATA = select(task_data).where(task_data.c.task_id.in_(bindparam("named", expanding=True)))
 """The place that stands for all of a task's inputs."""
 
 
@@ -38,15 +51,15 @@ class Sites:
 
     async def get(self, edge: str) -> SiteState | None:
         """The site of an edge, if it has registered."""
-        return next(iter(await self._find(sites.c.edge == edge, limit=1)), None)
+        return next(iter(await self._find(_ONE, one=edge)), None)
 
     async def hungry(self, since: float, *, limit: int) -> list[SiteState]:
         """Sites that got less than they wanted when they last asked, not before ``since``; latest first."""
-        return await self._find(sites.c.hungry.is_(True), sites.c.asked >= since, limit=limit)
+        return await self._find(_HUNGRY, since=since, most=limit)
 
     async def alive(self, since: float, *, limit: int) -> list[SiteState]:
         """Sites whose edges were heard of after ``since``; those that asked latest first."""
-        return await self._find(edges.c.last_seen >= since, limit=limit)
+        return await self._find(_ALIVE, since=since, most=limit)
 
     async def silent(self, since: float, *, limit: int) -> list[str]:
         """Edges that have got something and finished nothing after ``since``, nor got more."""
@@ -60,25 +73,16 @@ class Sites:
 
     async def note(self, edge: str, **values: object) -> None:
         """Change what is known of how a site does."""
-        await self._connection.execute(update(sites).where(sites.c.edge == edge).values(values))
+        await self._connection.execute(_noting(tuple(values)), {"this": edge, **values})
 
     async def finished(self, edge: str, *, failing: float, kept: float, now: float) -> None:
         """Note that a site has finished something, of which a part was failing; of the failure rate known before, a part
         is kept."""
-        rate = sites.c.failure_rate * kept + failing * (1.0 - kept)
-        await self._connection.execute(
-            update(sites).where(sites.c.edge == edge).values(failure_rate=rate, committed=now)
-        )
+        values = {"this": edge, "kept": kept, "added": failing * (1.0 - kept), "now": now}
+        await self._connection.execute(_FINISHED, values)
 
-    async def _find(self, *conditions: ColumnElement[bool], limit: int) -> list[SiteState]:
-        query = (
-            select(sites, edges.c.cores, edges.c.room)
-            .join(edges, edges.c.name == sites.c.edge)
-            .where(*conditions)
-            .order_by(sites.c.asked.desc(), sites.c.edge)
-            .limit(limit)
-        )
-        return [_site(row) for row in await self._connection.execute(query)]
+    async def _find(self, query: Select[Any], **values: object) -> list[SiteState]:
+        return [_site(row) for row in await self._connection.execute(query, values)]
 
 
 class Links:
@@ -123,8 +127,7 @@ class TaskData:
         """Inputs of those of the tasks of which it is known where they are."""
         places: dict[int, dict[str, int]] = defaultdict(dict)
         for portion in chunks(task_ids):
-            query = select(task_data).where(task_data.c.task_id.in_(portion))
-            for row in await self._connection.execute(query):
+            for row in await self._connection.execute(_DATA, {"named": portion}):
                 places[row.task_id][row.place] = row.size
         return {task_id: Data(size=at.pop(_ALL), at=at) for task_id, at in places.items()}
 
@@ -153,6 +156,11 @@ class BrokerNotes:
         ]
 
 
+@cache
+def _noting(names: tuple[str, ...]) -> Update:
+    return _THIS.values({name: bindparam(name) for name in names})
+
+
 def _site(row: Row[tuple[object, ...]]) -> SiteState:
     return SiteState(
         traits=SiteTraits(
@@ -167,4 +175,5 @@ def _site(row: Row[tuple[object, ...]]) -> SiteState:
         committed=row.committed,
         failure_rate=row.failure_rate,
         queue_wait_s=row.queue_wait_s,
+        quarantined_until=row.quarantined_until,
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import select
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DataError, DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from hpcpanda.dispatcher.store.database import Contention, newest_version, schema_version, upgrade
 from hpcpanda.dispatcher.store.postgres_wire import PostgresWire
@@ -21,9 +26,13 @@ CONNECTIONS = 10
 """Most connections of one replica that work at the same time; two more carry notes between replicas."""
 POOL_SECONDS = 10.0
 """How long a request waits for one of them."""
+IDLE_SECONDS = 1.0
+"""A connection that was not used for longer is tried before it is: the server may have gone without a word."""
 SCHEMA_LOCK = 0x6870637061
 """Advisory lock held by whoever changes the schema."""
 
+_USED = "hpcpanda_used"
+"""Where a connection notes when it was last used."""
 _DEFAULTS = {
     "application_name": "hpcpanda-dispatcher",
     "connect_timeout": "5",
@@ -39,6 +48,9 @@ _LIMITS = "-c lock_timeout=15s -c statement_timeout=60s -c idle_in_transaction_s
 
 _CONTENDED = {"40001", "40P01", "55P03", "23505"}
 """Serialization failure, deadlock, lock timeout; and a row that another transaction has just inserted."""
+_IMPOSSIBLE = {None, "22001", "22003", "22021", "22P05"}
+"""A value that no column holds: too long a text, too large a number, a character that cannot be stored. The driver itself
+refuses some of these, without a code."""
 _NOT_NOW = ("08", "53", "57", "25006")
 """Connection, resources, operator intervention and time-outs; a server that has become a standby."""
 
@@ -57,8 +69,8 @@ class PostgresDatabase:
             pool_size=connections,
             max_overflow=0,
             pool_timeout=POOL_SECONDS,
-            pool_pre_ping=True,
         )
+        _try_idle_ones(self._engine)
         self._reader = self._engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
@@ -139,6 +151,33 @@ class PostgresDatabase:
         return told or error
 
 
+def _try_idle_ones(engine: AsyncEngine) -> None:
+    """Try a connection before it is used, unless it has just been and the server has said nothing since: that would be
+    one more round trip a request."""
+
+    @event.listens_for(engine.sync_engine, "checkin")
+    def on_checkin(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info[_USED] = time.monotonic()
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def on_checkout(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        is_fresh = time.monotonic() - record.info.get(_USED, -math.inf) <= IDLE_SECONDS
+        try:
+            if not is_fresh or _has_spoken(connection):
+                engine.dialect.do_ping(connection)
+        except psycopg.Error as gone:
+            raise InvalidatePoolError from gone
+
+
+def _has_spoken(connection: DBAPIConnection) -> bool:
+    """Whether the server has sent something unasked: mostly, that it ends the connection."""
+    driver = connection.driver_connection
+    assert isinstance(driver, psycopg.AsyncConnection)
+    poll = select.poll()
+    poll.register(driver.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def shown(conninfo: str) -> str:
     """An address without its secrets, for messages."""
     words = conninfo_to_dict(conninfo)
@@ -163,10 +202,13 @@ def _translated(error: DBAPIError, name: str) -> HpcPandaError | None:
     state = getattr(error.orig, "sqlstate", None)
     if state in _CONTENDED:
         return Contention("another request was changing the same rows; try again")
+    if isinstance(error, DataError) and state in _IMPOSSIBLE:
+        why = str(error.orig).strip().splitlines()[0]
+        return InvalidValue("value", f"cannot be stored ({why}); leave it out")
     gone = error.connection_invalidated or (isinstance(error, OperationalError) and state is None)
     if gone or (state or "").startswith(_NOT_NOW):
-        why = str(error.orig).strip().splitlines()
-        return Unavailable(f"{name} cannot be used now ({why[0] if why else state}); try again later")
+        lines = str(error.orig).strip().splitlines()
+        return Unavailable(f"{name} cannot be used now ({lines[0] if lines else state}); try again later")
     return None
 
 

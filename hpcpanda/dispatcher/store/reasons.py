@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.dispatcher.store.codec import dump_why, load_why
 from hpcpanda.dispatcher.store.tables import reasons
-from hpcpanda.domain.exchange import EdgeReason, TaskReason
+from hpcpanda.domain.exchange import TaskReason
+from hpcpanda.domain.task_views import EdgeReason
+
+_SILENT = delete(reasons).where(reasons.c.edge == bindparam("this"))
+_SAID = insert(reasons)
 
 
 class Reasons:
@@ -20,13 +24,13 @@ class Reasons:
 
     async def replace(self, edge: str, said: Collection[TaskReason], now: float) -> None:
         """Put what an edge says in the place of what it said before."""
-        await self._connection.execute(delete(reasons).where(reasons.c.edge == edge))
+        await self._connection.execute(_SILENT, {"this": edge})
         rows = [
             {"edge": edge, "task_id": reason.task_id, "why": dump_why(reason.why), "reported": now}
             for reason in said
         ]
         if rows:
-            await self._connection.execute(insert(reasons), rows)
+            await self._connection.execute(_SAID, rows)
 
     async def of_task(self, task_id: int, *, since: float, now: float) -> tuple[EdgeReason, ...]:
         """What edges say of a task, by name, as far as it was said after ``since``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import RowMapping, delete, func, insert, select, update
+from sqlalchemy import RowMapping, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.dispatcher.store.chunks import chunks
@@ -13,6 +13,15 @@ from hpcpanda.dispatcher.store.codec import dump_events, dump_room, load_events,
 from hpcpanda.dispatcher.store.tables import activity, edges, outputs
 from hpcpanda.domain.exchange import OutputFile, TaskActivity
 from hpcpanda.domain.room import Room
+
+_ONE = select(edges).where(edges.c.name == bindparam("this"))
+_ONE_HELD = _ONE.with_for_update(key_share=True)
+_THIS = update(edges).where(edges.c.name == bindparam("this"))
+_SEEN = _THIS.values(last_seen=bindparam("now"))
+_SEEN_WITH_ROOM = _SEEN.values(room=bindparam("has_room"))
+_HEARD = _SEEN.where(edges.c.instance == bindparam("caller"))
+_SILENT = delete(activity).where(activity.c.edge == bindparam("this"))
+_AT_WORK = insert(activity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +46,8 @@ class Edges:
 
     async def get(self, name: str) -> EdgeRecord | None:
         """The edge of that name, if one has registered; in a transaction that writes, nobody else changes it."""
-        query = select(edges).where(edges.c.name == name)
-        if self._holds_rows:
-            query = query.with_for_update(key_share=True)
-        row = (await self._connection.execute(query)).mappings().first()
+        query = _ONE_HELD if self._holds_rows else _ONE
+        row = (await self._connection.execute(query, {"this": name})).mappings().first()
         return None if row is None else _edge(row)
 
     async def put(self, record: EdgeRecord) -> None:
@@ -60,13 +67,27 @@ class Edges:
 
     async def seen(self, name: str, now: float, *, room: Room | None = None) -> None:
         """Note that the edge has been heard of, and what it has been found to have room for, if anything."""
-        values = {"last_seen": now} if room is None else {"last_seen": now, "room": dump_room(room)}
-        await self._connection.execute(update(edges).where(edges.c.name == name).values(values))
+        if room is None:
+            await self._connection.execute(_SEEN, {"this": name, "now": now})
+        else:
+            values = {"this": name, "now": now, "has_room": dump_room(room)}
+            await self._connection.execute(_SEEN_WITH_ROOM, values)
+
+    async def heard(self, name: str, instance: str, now: float) -> bool:
+        """Note that an instance of the edge has been heard of; False, and nothing is noted, when it is not the one
+        registered. Nobody else changes the edge until the transaction ends."""
+        values = {"this": name, "caller": instance, "now": now}
+        return (await self._connection.execute(_HEARD, values)).rowcount == 1
 
     async def all(self) -> list[EdgeRecord]:
         """Every edge by name."""
         rows = await self._connection.execute(select(edges).order_by(edges.c.name))
         return [_edge(row) for row in rows.mappings()]
+
+    async def page(self, *, after: str, limit: int) -> list[EdgeRecord]:
+        """Edges by name, those behind ``after``."""
+        query = select(edges).where(edges.c.name > after).order_by(edges.c.name).limit(limit)
+        return [_edge(row) for row in (await self._connection.execute(query)).mappings()]
 
 
 def _edge(row: RowMapping) -> EdgeRecord:
@@ -89,7 +110,7 @@ class Activity:
 
     async def replace(self, edge: str, reports: Collection[TaskActivity], now: float) -> None:
         """Put an edge's reports in the place of its earlier ones."""
-        await self._connection.execute(delete(activity).where(activity.c.edge == edge))
+        await self._connection.execute(_SILENT, {"this": edge})
         rows = [
             {
                 "edge": edge,
@@ -101,7 +122,7 @@ class Activity:
             for report in reports
         ]
         if rows:
-            await self._connection.execute(insert(activity), rows)
+            await self._connection.execute(_AT_WORK, rows)
 
     async def busy_with(self, edge: str) -> set[int]:
         """Tasks on which an edge last said that cores are at work."""

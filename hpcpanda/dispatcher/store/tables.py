@@ -78,12 +78,28 @@ tasks = Table(
     Column("lane_id", _Id, nullable=False, server_default="1"),
     Column("served", Float, nullable=False, server_default="0"),
     Column("deadline", Float, nullable=True),
+    Column("dataset_id", BigInteger, nullable=True),
+    Column("writes_id", BigInteger, nullable=True),
+    Column("is_split", Boolean, nullable=False, server_default=false()),
+    Column("scouts", Integer, nullable=False, server_default="0"),
+    Column("held", BigInteger, nullable=False, server_default="0"),
+    Column("before", String(16), nullable=True),
+    Column("tries", Integer, nullable=False, server_default="1"),
+    Column("first_epoch", BigInteger, nullable=False, server_default="1"),
+    Column("more_memory", Float, nullable=False, server_default="1"),
+    Column("raised", BigInteger, nullable=False, server_default="1"),
+    Column("more_time", Float, nullable=False, server_default="1"),
+    Column("fenced", Boolean, nullable=False, server_default=false()),
+    Column("growing", Boolean, nullable=False, server_default=false()),
     Index(None, "state", "priority", "task_id"),
     Index(None, "state", "updated"),
     _some_of_lane("priority", "ready > 0", text("priority DESC"), "task_id"),
     _some_of_lane("served", "ready > 0", "served", "task_id"),
     _some_of_lane("deadline", "ready > 0 AND deadline IS NOT NULL", "deadline", "task_id"),
     _some_of_lane("leased", "leased > 0"),
+    Index(
+        "ix_tasks_scouting", "task_id", sqlite_where=text("scouts > 0"), postgresql_where=text("scouts > 0")
+    ),
     sqlite_autoincrement=True,
 )
 """One row a task: its state and the counts of its ledger; ``job_*``, what each of its jobs asks for, is null
@@ -134,8 +150,10 @@ failed_events = Table(
     Column("event", BigInteger, primary_key=True, autoincrement=False),
     Column("error", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("history", Text, nullable=True),
 )
-"""Events set aside for good, one row each: they are listed to the user one by one."""
+"""Events set aside for good, one row each: they are listed to the user one by one. ``history``, how they came to it,
+is JSON."""
 
 edges = Table(
     "edges",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table
+from sqlalchemy import ColumnElement, Executable, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,8 +26,15 @@ async def upsert(
     if not rows:
         return
     key = [column.name for column in table.primary_key]
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    statement = _upsert(table, connection.dialect.name, changes=tuple(changes), adds=tuple(adds))
+    await connection.execute(statement, sorted(rows, key=lambda row: [row[name] for name in key]))
+
+
+@cache
+def _upsert(table: Table, dialect: str, *, changes: tuple[str, ...], adds: tuple[str, ...]) -> Executable:
+    key = [column.name for column in table.primary_key]
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
     new: dict[str, ColumnElement[Any]] = {name: insert.excluded[name] for name in changes}
     new |= {name: table.c[name] + insert.excluded[name] for name in adds}
-    statement = insert.on_conflict_do_update(index_elements=key, set_=new)
-    await connection.execute(statement, sorted(rows, key=lambda row: [row[name] for name in key]))
+    statement: Executable = insert.on_conflict_do_update(index_elements=key, set_=new)
+    return statement

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from hpcpanda.dispatcher.account import Account
+from hpcpanda.dispatcher.generation.leasing import take_jobs
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.terms import Terms
 from hpcpanda.dispatcher.usecases.brokering import offered, settle, take_from_stalled
@@ -12,6 +14,7 @@ from hpcpanda.dispatcher.usecases.claiming import claimed
 from hpcpanda.dispatcher.usecases.edges import recognise
 from hpcpanda.dispatcher.usecases.expiry import end_overdue
 from hpcpanda.dispatcher.usecases.granting import grants_of
+from hpcpanda.dispatcher.usecases.reading import not_here, reads_events, take_here
 from hpcpanda.domain.exchange import Capacity, Grants
 from hpcpanda.domain.ledger import EventLease
 
@@ -36,6 +39,26 @@ class _Budget:
 
     capacity: Capacity
     core_seconds: float
+    untouched: bool = True
+    """Nothing was taken of it yet."""
+
+    def choose(self, accounts: Sequence[Account]) -> list[Account]:
+        """Those of the tasks, in their order, of which something would be taken if they are as they seem."""
+        return [account for account, _ in replace(self).take(accounts)]
+
+    def take(self, accounts: Sequence[Account]) -> list[tuple[Account, int]]:
+        """Fill the offer from tasks, in their order: how many events or jobs of which."""
+        taken = []
+        for account in accounts:
+            events = self.affords(account) or int(self.untouched)
+            if not events and account.job is not None:
+                continue
+            if not events:
+                break
+            self.spend(account, events)
+            self.untouched = False
+            taken.append((account, events))
+        return taken
 
     def affords(self, account: Account) -> int:
         """Events or jobs of a task that fit."""
@@ -88,15 +111,20 @@ async def acquire_work(uow: UnitOfWork, *, edge: str, capacity: Capacity, terms:
         if not offer.accounts and holds_none and await take_from_stalled(uow, offer, now=now):
             holds_none = False
             offer = await offered(uow, edge=edge, capacity=capacity, terms=terms, now=now)
-        async for account in claimed(uow, offer.accounts[:MAX_LEASES], holds_none=holds_none):
-            events = budget.affords(account) or (0 if granted else 1)
-            if not events and account.job is not None:
-                continue
-            if not events:
-                break
-            lease = await _grant(uow, account, events, edge=edge, expires=now + terms.lease_seconds, now=now)
-            budget.spend(account, len(lease.granted))
-            granted.append((account, lease))
+        candidates = offer.accounts[:MAX_LEASES]
+        async for held in claimed(uow, candidates, budget.choose, holds_none=holds_none):
+            chosen = budget.take(held)
+            leases = await _grant(uow, chosen, edge=edge, expires=now + terms.lease_seconds, now=now)
+            for account, events in chosen:
+                lease = leases.get(account.task_id)
+                budget.spend(account, (len(lease.granted) if lease else 0) - events)
+                if lease is None:
+                    offer.refused[account.task_id] = not_here(account, edge)
+                    continue
+                granted.append((account, lease))
+                uow.news.leases += 1
+                uow.news.leased += len(lease.granted)
+            budget.untouched = not granted
         await uow.accounts.save([account for account, _ in granted])
         filled = 1.0 - budget.core_seconds / (capacity.cores * capacity.seconds)
         await settle(uow, offer, granted=[account.task_id for account, _ in granted], filled=filled, now=now)
@@ -114,11 +142,25 @@ async def _notice(uow: UnitOfWork, edge: str, capacity: Capacity, now: float) ->
 
 
 async def _grant(
-    uow: UnitOfWork, account: Account, events: int, *, edge: str, expires: float, now: float
-) -> EventLease:
-    taken = await uow.ready.take(account.task_id, events)
-    assert taken, f"task {account.task_id} counts ready events that are not there"
-    epoch = account.granted(len(taken), now=now)
-    lease = EventLease(epoch=epoch, holder=edge, granted=taken, outstanding=taken, expires=expires)
-    await uow.leases.add(account.task_id, lease)
-    return lease
+    uow: UnitOfWork, chosen: Sequence[tuple[Account, int]], *, edge: str, expires: float, now: float
+) -> dict[int, EventLease]:
+    """Leases of ready events or jobs of tasks, at most so many of each; none of a task when the files of none of its
+    events are at the site."""
+    plain = {a.task_id: events for a, events in chosen if not (a.is_split or reads_events(a))}
+    taken = await uow.ready.take(plain)
+    leases: dict[int, EventLease] = {}
+    for account, events in chosen:
+        task_id = account.task_id
+        if task_id not in plain:
+            take = take_jobs if account.is_split else take_here
+            taken[task_id] = await take(uow, account, events, site=edge)
+            if not taken[task_id]:
+                continue
+        part = taken.get(task_id)
+        assert part, f"task {task_id} counts ready events that are not there"
+        epoch = account.granted(len(part), now=now)
+        leases[task_id] = EventLease(
+            epoch=epoch, holder=edge, granted=part, outstanding=part, expires=expires
+        )
+    await uow.leases.add(leases.items())
+    return leases

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from hpcpanda.brokerage.broker import ASKED_S, PATIENCE_S, STALLED_S, SiteState, Verdict, judge
 from hpcpanda.brokerage.matching import Demand, refusals
 from hpcpanda.brokerage.network import NOWHERE, UNKNOWN_LINK, Data, Link
+from hpcpanda.brokerage.quarantine import told
 from hpcpanda.dispatcher.account import Account
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.terms import Terms
 from hpcpanda.dispatcher.usecases.expiry import end_unknown
 from hpcpanda.dispatcher.usecases.ordering import Candidate, in_order
-from hpcpanda.domain.exchange import Capacity, EdgeReason, SiteReport
+from hpcpanda.domain.exchange import Capacity, SiteReport
 from hpcpanda.domain.requirements import Requirements
+from hpcpanda.domain.task_views import EdgeReason
 from hpcpanda.domain.why import Why
 
 MAX_RIVALS = 16
@@ -53,11 +55,18 @@ async def offered(uow: UnitOfWork, *, edge: str, capacity: Capacity, terms: Term
     site = await uow.sites.get(edge)
     assert site is not None, "every edge that has registered has a site"
     offer = Offer(site=site)
+    if site.quarantined_until > now:
+        return offer
     candidates = await in_order(uow, site=site, capacity=capacity, tree=terms.tree, now=now)
     contest = await _contest(uow, candidates, edge, now)
+    fences = await uow.fences.of_edge(edge, [c.account.task_id for c in candidates if c.account.fenced])
     verdicts: dict[tuple[object, ...], Verdict] = {}
     for one in candidates:
         account, waited_s = one.account, now - one.account.served
+        fence = fences.get(account.task_id)
+        if fence is not None and fence.until > now:
+            offer.refused[account.task_id] = fence.told(now)
+            continue
         data = contest.data.get(account.task_id, NOWHERE)
         key = (account.lane_id, account.job, account.in_container, min(waited_s, PATIENCE_S), id(data))
         if key not in verdicts:
@@ -108,7 +117,7 @@ async def take_from_stalled(uow: UnitOfWork, offer: Offer, *, now: float) -> int
     on it. Its leases end as if their time were up: what it should finish after all is refused. Done for one request in
     ``NOTED_S`` of an edge. Expects that the transaction holds no task.
     """
-    if now - offer.site.asked <= NOTED_S:
+    if now - offer.site.asked <= NOTED_S or offer.site.quarantined_until > now:
         return 0
     ended = 0
     for edge in await uow.sites.silent(now - STALLED_S, limit=SILENT_EDGES):
@@ -164,9 +173,20 @@ async def placements(uow: UnitOfWork, account: Account, *, terms: Terms, now: fl
     demand = (await demands_of(uow, [account.task_id]))[account.task_id]
     for site in await uow.sites.alive(now - terms.edge_alive_seconds, limit=MAX_SITES):
         refusal = next(refusals(demand, site.traits), None)
+        if site.quarantined_until > now:
+            refusal = await _quarantine(uow, site, now)
         if refusal is not None:
             said[site.traits.name] = EdgeReason(edge=site.traits.name, why=refusal, ago_s=0.0)
+    for fence in await uow.fences.of_task(account.task_id) if account.fenced else ():
+        if fence.until > now:
+            said[fence.edge] = EdgeReason(edge=fence.edge, why=fence.told(now), ago_s=0.0)
     return [said[edge] for edge in sorted(said)]
+
+
+async def _quarantine(uow: UnitOfWork, site: SiteState, now: float) -> Why:
+    until = site.quarantined_until
+    sentence = told(await uow.faults.of(site.traits.name), until=until, now=now)
+    return Why(code="quarantine", sentence=sentence, numbers={"left_s": until - now})
 
 
 def demand_of(account: Account, requirements: Requirements) -> Demand:
@@ -195,7 +215,7 @@ async def _contest(uow: UnitOfWork, candidates: Sequence[Candidate], edge: str, 
     if not any(now - one.account.served < PATIENCE_S for one in candidates):
         return _Contest()
     found = await uow.sites.hungry(now - ASKED_S, limit=MAX_RIVALS + 1)
-    rivals = [rival for rival in found if rival.traits.name != edge]
+    rivals = [rival for rival in found if rival.traits.name != edge and rival.quarantined_until <= now]
     if not rivals:
         return _Contest()
     data = await uow.data.of_tasks([one.account.task_id for one in candidates])

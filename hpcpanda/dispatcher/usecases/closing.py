@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpcpanda.dispatcher.account import Account
 from hpcpanda.dispatcher.store.unit import UnitOfWork
+from hpcpanda.dispatcher.usecases.writing import end_writing
 from hpcpanda.dispatcher.wording import counted
 from hpcpanda.domain.states import TaskEvent, TaskState
 
@@ -16,10 +17,10 @@ async def close(uow: UnitOfWork, account: Account) -> None:
 
 async def judge(uow: UnitOfWork, account: Account, now: float) -> None:
     """Change the state of a task as its counts demand. Expects its failed events to be stored."""
-    if account.state is TaskState.RUNNING:
+    if account.state in (TaskState.SCOUTING, TaskState.RUNNING, TaskState.PAUSED):
         if account.failed > account.max_failed or (account.settled and not account.done):
             await _fail(uow, account, now)
-        elif account.settled:
+        elif account.settled and not account.scouts:
             account.take(TaskEvent.ALL_SETTLED, now=now)
     if account.state is TaskState.MERGING and account.merged == account.done:
         if account.failed:
@@ -27,6 +28,7 @@ async def judge(uow: UnitOfWork, account: Account, now: float) -> None:
             account.take(TaskEvent.OUTPUT_COMPLETE_WITH_LOSSES, now=now, message=message)
         else:
             account.take(TaskEvent.OUTPUT_COMPLETE, now=now)
+        await end_writing(uow, account, now=now)
 
 
 async def _fail(uow: UnitOfWork, account: Account, now: float) -> None:
@@ -34,7 +36,8 @@ async def _fail(uow: UnitOfWork, account: Account, now: float) -> None:
     if account.failed > account.max_failed:
         why = f"{counted(account.failed, account.unit)} failed and the task may lose {account.max_failed or 'none'}"
     else:
-        why = f"all of its {counted(account.failed, account.unit)} failed"
+        scouts = ", which ran before the others," if account.scouts else ""
+        why = f"all of its {counted(account.failed, account.unit)}{scouts} failed"
     message = f"{why}; the first is {account.unit} {first.event}: {first.error}"
     account.take(TaskEvent.FAIL, now=now, message=message)
     await close(uow, account)

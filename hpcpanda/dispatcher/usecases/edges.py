@@ -39,10 +39,13 @@ async def register_edge(
     return _info(record, terms, now)
 
 
-async def list_edges(uow: UnitOfWork, *, terms: Terms, now: float) -> tuple[EdgeInfo, ...]:
-    """Every edge that has ever registered, by name."""
+async def list_edges(
+    uow: UnitOfWork, *, after: str, limit: int, terms: Terms, now: float
+) -> tuple[EdgeInfo, ...]:
+    """Edges that have ever registered, by name, those behind ``after``."""
     async with uow:
-        return tuple(_info(record, terms, now) for record in await uow.edges.all())
+        found = await uow.edges.page(after=after, limit=limit)
+    return tuple(_info(record, terms, now) for record in found)
 
 
 async def recognise(uow: UnitOfWork, *, name: str, instance: str) -> EdgeRecord:

@@ -74,6 +74,7 @@ async def _end(
     for key, lease in late.items():
         ended[key], returned = lease.give_back(lease.outstanding)
         freed[key[0]] |= returned
+    uow.news.expired += len(ended)
     await uow.leases.save(ended)
     for task_id, events in freed.items():
         accounts[task_id].returned(len(events), now=now)

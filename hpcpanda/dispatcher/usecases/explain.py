@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from hpcpanda.dispatcher.account import Account
+from hpcpanda.dispatcher.chains.saying import growth
+from hpcpanda.dispatcher.generation.saying import scouting
 from hpcpanda.dispatcher.store.sites import EdgeRecord
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.terms import Terms
 from hpcpanda.dispatcher.usecases.brokering import FOR_GOOD, placements
 from hpcpanda.dispatcher.usecases.ordering import Candidate, in_order, place_of
 from hpcpanda.dispatcher.wording import counted
-from hpcpanda.domain.exchange import EdgeReason, Explanation, LeaseInfo
 from hpcpanda.domain.ledger import EventLease
 from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.task_views import EdgeReason, Explanation, LeaseInfo
 from hpcpanda.domain.why import Why
 
 MAX_LEASES = 1000
@@ -45,13 +47,17 @@ async def explain_account(uow: UnitOfWork, account: Account, *, terms: Terms, no
     brokerage = await placements(uow, account, terms=terms, now=now)
     order: Why | None = None
     match account.state:
-        case TaskState.READY | TaskState.RUNNING:
-            reasons = [*_held(account, leases), *await _waiting(uow, account, brokerage, terms, now)]
+        case TaskState.PENDING | TaskState.READY | TaskState.SCOUTING | TaskState.RUNNING:
+            reasons = [*await scouting(uow, account), *await growth(uow, account), *_held(account, leases)]
+            reasons += await _waiting(uow, account, brokerage, terms, now)
             if account.ready:
                 candidates = await in_order(uow, tree=terms.tree, now=now, also=account)
                 reasons += _behind(candidates, account)
                 place = place_of(candidates, task_id)
                 order = candidates[place].ranked.why() if place is not None else None
+            reasons += await _losses(uow, account)
+        case TaskState.PAUSED:
+            reasons = [*_paused(account), *await growth(uow, account), *_held(account, leases)]
             reasons += await _losses(uow, account)
         case TaskState.MERGING:
             reasons = [*await _merging(uow, account), *await _losses(uow, account)]
@@ -87,6 +93,13 @@ def _held(account: Account, leases: list[EventLease]) -> list[str]:
     for lease in leases:
         held[lease.holder] += len(lease.outstanding)
     return [f"{_being(count, account.unit)} leased to edge {edge}." for edge, count in sorted(held.items())]
+
+
+def _paused(account: Account) -> list[str]:
+    left = f"{counted(account.held, account.unit)} not handed out"
+    return [
+        f"It is {account.message}, with {left}: `hpcpanda task resume {account.task_id}` goes on with it."
+    ]
 
 
 async def _waiting(
@@ -155,13 +168,29 @@ def _misfit(account: Account, alive: list[EdgeRecord]) -> list[str]:
 
 
 async def _losses(uow: UnitOfWork, account: Account) -> list[str]:
+    said = await _chances(uow, account)
     if not account.failed:
-        return []
+        return said
     (first,) = await uow.failures.page(account.task_id, after=None, limit=1)
     count = (
         f"{counted(account.failed, account.unit)} failed, of at most {account.max_failed} that it may lose"
     )
-    return [f"{count}; the first is {account.unit} {first.event}: {first.error}"]
+    why = f" ({first.kind})" if first.kind is not None else ""
+    return [f"{count}; the first is {account.unit} {first.event}{why}: {first.error}", *said]
+
+
+async def _chances(uow: UnitOfWork, account: Account) -> list[str]:
+    """What was tried again by itself, and what is asked for since."""
+    again = await uow.tried_again.count(account.task_id)
+    if not again:
+        return []
+    more = [
+        f"{factor:g} times the {what}"
+        for what, factor in (("memory", account.more_memory), ("time", account.more_time))
+        if factor > 1.0
+    ]
+    asked = f"; it asks for {' and '.join(more)} since" if more else ""
+    return [f"{counted(again, account.unit)} had failed and got another chance{asked}."]
 
 
 async def _merging(uow: UnitOfWork, account: Account) -> list[str]:

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hpcpanda.dispatcher.account import Account
 from hpcpanda.dispatcher.store.unit import UnitOfWork
+from hpcpanda.dispatcher.usecases.writing import add_outputs
 from hpcpanda.domain.exchange import OutputFile
 from hpcpanda.domain.intervals import IntervalSet
 
 
 async def record_outputs(
-    uow: UnitOfWork, accounts: Mapping[int, Account], *, edge: str, reports: Iterable[OutputFile]
+    uow: UnitOfWork, accounts: Mapping[int, Account], *, edge: str, reports: Iterable[OutputFile], now: float
 ) -> list[str]:
     """Record an edge's merged files; gives the paths of those that are refused.
 
@@ -28,17 +29,20 @@ async def record_outputs(
         if account is None:
             rejected += [file.path for file in files]
         else:
-            rejected += await _record(uow, account, edge, files)
+            rejected += await _record(uow, account, edge, files, now)
     return rejected
 
 
-async def _record(uow: UnitOfWork, account: Account, edge: str, files: Sequence[OutputFile]) -> list[str]:
+async def _record(
+    uow: UnitOfWork, account: Account, edge: str, files: Sequence[OutputFile], now: float
+) -> list[str]:
     recorded = await uow.outputs.of_task(account.task_id)
     known = {(where, file.path): file for where, file in recorded}
     free = await uow.leases.committed_by(account.task_id, edge)
     free -= await uow.failures.numbers(account.task_id)
     free -= IntervalSet.of(r for _, file in recorded for r in file.events.ranges())
     rejected: list[str] = []
+    new: list[OutputFile] = []
     for file in files:
         before = known.get((edge, file.path))
         if before is not None and before == file:
@@ -50,4 +54,6 @@ async def _record(uow: UnitOfWork, account: Account, edge: str, files: Sequence[
         free -= file.events
         account.merged += len(file.events)
         await uow.outputs.add(edge, file)
+        new.append(file)
+    await add_outputs(uow, account, new, edge=edge, now=now)
     return rejected

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import accumulate
 
 from hpcpanda.dispatcher.account import Account
+from hpcpanda.dispatcher.chains.beginning import may_grow
+from hpcpanda.dispatcher.generation.making import keep, prepare
 from hpcpanda.dispatcher.identity.principal import Sight
 from hpcpanda.dispatcher.store.codec import dump_spec
 from hpcpanda.dispatcher.store.sites import Busy
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.usecases.closing import close
+from hpcpanda.dispatcher.usecases.reading import dataset_read, place_data
+from hpcpanda.dispatcher.usecases.writing import dataset_written, note_writer
+from hpcpanda.domain.control import TaskChanges
 from hpcpanda.domain.errors import Conflict, Forbidden, IllegalTransition
-from hpcpanda.domain.exchange import FailedEventPage, Outputs, Progress, Task, TaskPage
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.states import TaskEvent, TaskState
 from hpcpanda.domain.task import TaskSpec
+from hpcpanda.domain.task_views import FailedEventPage, Outputs, Progress, Task, TaskPage
 
+PAGE_CHARACTERS = 8 * 2**20
+"""Tasks of larger specifications make shorter pages: nobody fills the memory with one answer."""
 ACTIVITY_SECONDS = 30.0
 """Older reports of what an edge is doing do not count."""
 
@@ -29,26 +38,32 @@ async def submit_task(
     now: float,
     team: str | None = None,
 ) -> Task:
-    """Accept a task: all its events, or jobs, become ready. The same key gives the same task again.
+    """Accept a task: all its events, or jobs, become ready, or its scouts first. The same key gives the same task again.
     The members of ``team`` see it, beside its owner.
 
     Raises:
         Conflict: the key was used before for another specification.
-        TooLarge: the user's tasks have too many different groups and requirements.
+        TooLarge: the user's tasks have too many different groups and requirements, or it has too many jobs.
+        InvalidValue: a dataset that it names cannot be read or written, or it cannot be cut into jobs.
+        Forbidden: the dataset that it would write is somebody else's.
     """
     async with uow:
         if idempotency_key is not None:
             before = await uow.accounts.submitted_before(owner, idempotency_key)
             if before is not None:
                 return await _repeated(uow, before, spec, now)
+        reads = await dataset_read(uow, spec)
+        writes = await dataset_written(uow, spec, owner=owner, now=now)
+        growing = reads is not None and await may_grow(uow, spec, reads)
+        total = spec.event_count if reads is None else reads.dataset.events
         account = Account(
             task_id=0,
             owner=owner,
             name=spec.name,
-            state=TaskState.READY,
+            state=TaskState.READY if total else TaskState.PENDING,
             priority=spec.priority,
-            total=spec.event_count,
-            ready=spec.event_count,
+            total=total,
+            ready=total,
             max_failed=spec.loss.max_failed_events,
             guess=spec.resources.event_seconds,
             rate_at=now,
@@ -59,9 +74,22 @@ async def submit_task(
             lane_id=await uow.lanes.of(owner=owner, group=spec.group, requirements=spec.requirements),
             served=now,
             deadline=spec.deadline.timestamp() if spec.deadline is not None else None,
+            dataset_id=reads.dataset_id if reads is not None else None,
+            growing=growing,
+            writes_id=writes.dataset_id if writes is not None else None,
         )
+        making = await prepare(uow, spec, account)
         account.task_id = await uow.accounts.add(account, spec, idempotency_key)
+        if making is not None:
+            await keep(uow, account.task_id, making)
         await uow.ready.put(account.task_id, IntervalSet.span(0, account.total))
+        if reads is not None:
+            await place_data(uow, account.task_id, reads)
+        if reads is not None and growing and spec.inputs is not None:
+            policy = spec.inputs.if_abandoned
+            await uow.chains.add(account.task_id, reads.dataset_id, if_abandoned=policy)
+        if writes is not None:
+            await note_writer(uow, writes, task_id=account.task_id, spec=spec)
         if team is not None:
             await uow.teams.add(account.task_id, team)
         uow.target = f"task {account.task_id}"
@@ -119,9 +147,20 @@ async def list_tasks(
         put_away = await uow.archive.page(
             state=state, name=name, owner=owner, sight=sight, limit=limit + 1, after=after
         )
-        both = sorted([*await _tasks(uow, found, now), *put_away], key=lambda task: -task.task_id)
+        shown = await _affordable(uow, found)
+        if len(shown) < len(found):
+            put_away = [task for task in put_away if task.task_id > shown[-1].task_id]
+        both = sorted([*await _tasks(uow, shown, now), *put_away], key=lambda task: -task.task_id)
     page = tuple(both[:limit])
-    return TaskPage(tasks=page, next_after=page[-1].task_id if len(both) > limit else None)
+    more = len(both) > limit or len(shown) < len(found)
+    return TaskPage(tasks=page, next_after=page[-1].task_id if more else None)
+
+
+async def _affordable(uow: UnitOfWork, accounts: Sequence[Account]) -> Sequence[Account]:
+    """The first of the accounts, as many as have specifications of ``PAGE_CHARACTERS`` together, one at least."""
+    sizes = await uow.accounts.spec_sizes([account.task_id for account in accounts])
+    total = accumulate(sizes[account.task_id] for account in accounts)
+    return accounts[: max(1, sum(size <= PAGE_CHARACTERS for size in total))]
 
 
 async def cancel_task(uow: UnitOfWork, *, task_id: int, caller: str, now: float) -> Task:
@@ -133,7 +172,7 @@ async def cancel_task(uow: UnitOfWork, *, task_id: int, caller: str, now: float)
         IllegalTransition: it has come to another end.
     """
     async with uow:
-        account = await _held(uow, task_id)
+        account = await held_task(uow, task_id)
         if account.owner != caller:
             raise Forbidden(f"task {task_id} belongs to {account.owner}; only its owner may cancel it")
         if account.state is not TaskState.ABORTED:
@@ -143,8 +182,13 @@ async def cancel_task(uow: UnitOfWork, *, task_id: int, caller: str, now: float)
         return (await _tasks(uow, [account], now))[0]
 
 
-async def _held(uow: UnitOfWork, task_id: int) -> Account:
-    """A task that is to be changed."""
+async def held_task(uow: UnitOfWork, task_id: int) -> Account:
+    """A task that is to be changed, held until the transaction ends.
+
+    Raises:
+        NotFound: there is no such task.
+        IllegalTransition: it was put away.
+    """
     found = await uow.accounts.some((task_id,))
     if task_id not in found:
         state = (await uow.archive.get(task_id)).state
@@ -195,7 +239,7 @@ def _task(account: Account, spec: TaskSpec, busy: Busy, now: float) -> Task:
         spec=spec,
         progress=Progress(
             total=account.total,
-            ready=account.ready,
+            ready=account.ready + account.held,
             leased=account.leased,
             done=account.done,
             failed=account.failed,
@@ -207,4 +251,19 @@ def _task(account: Account, spec: TaskSpec, busy: Busy, now: float) -> Task:
         created=account.created,
         updated=account.updated,
         message=account.message,
+        changes=_changes(account, spec),
     )
+
+
+def _changes(account: Account, spec: TaskSpec) -> TaskChanges | None:
+    deadline = spec.deadline
+    if account.deadline != (deadline.timestamp() if deadline is not None else None):
+        deadline = datetime.fromtimestamp(account.deadline, UTC) if account.deadline is not None else None
+    now = TaskChanges(
+        priority=account.priority,
+        deadline=deadline,
+        tries=account.tries,
+        more_memory=account.more_memory,
+        more_time=account.more_time,
+    )
+    return now if now != TaskChanges(priority=spec.priority, deadline=spec.deadline) else None

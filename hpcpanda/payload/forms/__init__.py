@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from hpcpanda.domain.errors import PayloadFailed
 from hpcpanda.domain.jobs import JobPayload
-from hpcpanda.domain.task import CallablePayload, CommandPayload, TaskSpec
+from hpcpanda.domain.payloads import CallablePayload, CommandPayload
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.payload.forms.ports import Contain, Prepared, Runner
 
 __all__ = ["Contain", "Prepared", "Runner", "prepare"]

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from hpcpanda.domain.errors import PayloadFailed
-from hpcpanda.domain.task import CallablePayload, TaskSpec
+from hpcpanda.domain.payloads import CallablePayload
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.payload.forms.failure import from_exception
 from hpcpanda.payload.work import InputTable, RangeWork
 

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 from hpcpanda.domain.errors import PayloadFailed
-from hpcpanda.domain.task import CommandPayload, TaskSpec
+from hpcpanda.domain.payloads import CommandPayload
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.payload.forms import child
 from hpcpanda.payload.forms.failure import ending
 from hpcpanda.payload.forms.ports import Contain

@@ -13,7 +13,8 @@ import subprocess
 from pathlib import Path
 
 from hpcpanda.domain.errors import PayloadFailed
-from hpcpanda.domain.task import ProcessPayload, TaskSpec
+from hpcpanda.domain.payloads import ProcessPayload
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.payload.forms import child
 from hpcpanda.payload.forms.failure import clip, ending
 from hpcpanda.payload.forms.ports import Contain

@@ -11,6 +11,8 @@ import numpy as np
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.ledger import EventLedger, FailedEvent
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import ProcessPayload
 from hpcpanda.domain.site import (
     AllocationSettings,
     LimitSettings,
@@ -19,7 +21,7 @@ from hpcpanda.domain.site import (
     SchedulerSettings,
     Site,
 )
-from hpcpanda.domain.task import Output, OutputFormat, ProcessPayload, RangePolicy, Resources, TaskSpec
+from hpcpanda.domain.task import RangePolicy, Resources, TaskSpec
 from hpcpanda.packing.requests import LooseWork, RequestRules, WorkAtHand, plan_requests
 from hpcpanda.simulate.perlmutter.jobs import HOUR, Costs
 from hpcpanda.simulate.perlmutter.node_life import LifeAccount, NodeLife, NodeShape, StreamTask

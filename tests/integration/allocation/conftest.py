@@ -32,6 +32,4 @@ def rig(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
             head.wait()
         assert not left, f"still alive: {left}\n{made.log()}"
         if made.temporary.exists():
-            made.until(
-                lambda made=made: not list(made.temporary.iterdir()), "the removal of temporary files", 3
-            )
+            made.until(lambda made=made: not list(made.temporary.iterdir()), "the removal of temporary files")

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from hpcpanda.allocation.containers import contain, container_command
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CommandPayload, ProcessPayload
 from hpcpanda.domain.site import ContainerRuntime, ContainerSettings
-from hpcpanda.domain.task import CommandPayload, Output, OutputFormat, ProcessPayload, TaskSpec
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.payload.forms import prepare
 from tests.support.job_keeper import job_site, keeping
 

@@ -99,14 +99,14 @@ def test_a_revoked_epoch_is_not_worked_on_any_more(rig: RigMaker) -> None:
 
 def test_sigterm_drains_within_the_grace_time(rig: RigMaker) -> None:
     """On SIGTERM the head ends with status 0 inside the grace time; nothing done is lost, the rest is undone."""
-    a = rig(grace_s=2.0)
+    a = rig(grace_s=8.0)
     a.start(event_pack((1, 0, 10**6), settings={"event_ms": 5}))
     a.until(lambda: a.pack().done > 0, "the first events")
     told = time.monotonic()
     assert a.head is not None
     a.head.send_signal(signal.SIGTERM)
     assert a.wait() == 0
-    assert time.monotonic() - told < 2.5
+    assert time.monotonic() - told < 8.0
     assert a.pack().state == "ended"
     assert len(a.done()[1]) == a.pack().done < 10**6
     assert all(read_journal(path).closed for path in a.journals())
@@ -124,6 +124,7 @@ def test_a_range_longer_than_the_grace_time_is_given_up(rig: RigMaker) -> None:
     assert a.failed() == []
 
 
+@pytest.mark.alone
 def test_nothing_starts_that_cannot_end_before_the_deadline(rig: RigMaker) -> None:
     """With 0.3 s an event and a short wall time, the last range ends before the wall minus the margin."""
     a = rig(walltime_s=7.0, margin_s=2.0, grace_s=2.0)

@@ -11,10 +11,10 @@ from support.chain import Ran, chain_task, run_command, run_to_end, run_to_outpu
 from support.services import Services
 
 import hpcpanda.client.cli
-from hpcpanda.domain.exchange import FailedEventPage
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import Resources
+from hpcpanda.domain.task_views import FailedEventPage
 
 
 @pytest.fixture

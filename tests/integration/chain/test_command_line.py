@@ -19,6 +19,7 @@ from support.services import Services, wait_until
 
 import hpcpanda
 import hpcpanda.client.cli
+from hpcpanda.domain.dataset import DatasetFile
 from hpcpanda.domain.errors import IllegalTransition
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.validation import MAX_EVENTS
@@ -59,6 +60,13 @@ EXAMPLES = {
     "hpcpanda task show": Example("{task}", r"60 done, 0 leased, 0 ready, 0 failed of 60", r"done\n", ("spec",)),
     "hpcpanda task watch": Example("{task}", r"^$", r""),
     "hpcpanda task cancel": Example("{waiting}", r"task \d+ is aborted", r"aborted\n", ("state",)),
+    "hpcpanda task pause": Example("{steered}", r"task \d+ is paused", r"paused\n", ("state",)),
+    "hpcpanda task resume": Example("{steered}", r"task \d+ is (ready|running)", r"(ready|running)\n", ("state",)),
+    "hpcpanda task retry": Example("{steered}", r"task \d+ is (ready|running)", r"(ready|running)\n", ("state",)),
+    "hpcpanda task priority": Example("{steered} 7", r"task \d+ has priority 7", r"7\n", ("changes",)),
+    "hpcpanda task deadline": Example(
+        "{steered} 2030-01-01T00:00:00Z", r"has deadline 2030-01-01T00:00:00\+00:00", r"2030-01-01T00:00:00\+00:00\n", ("changes",)
+    ),
     "hpcpanda task explain": Example(
         "{task}", r"- All 60 events are in the outputs\.", r"All 60 events are in the outputs\.\n", ("reasons",)
     ),
@@ -69,6 +77,14 @@ EXAMPLES = {
     "hpcpanda task submit": Example(
         "{file}", r"task \d+ accepted: 60 events", r"\d+\n", ("task_id", "progress")
     ),
+    "hpcpanda dataset create": Example("s:examples", r"dataset s:examples has 0 files", r"s:examples\n", ("scope",)),
+    "hpcpanda dataset add": Example(
+        "s:listed --list {listed}", r"(1|0) files? added, (0|1) known; s:listed has 1 file with 10 events", r"0\n", ("added",)
+    ),
+    "hpcpanda dataset close": Example("s:shut", r"dataset s:shut is closed", r"s:shut\n", ("open",)),
+    "hpcpanda dataset show": Example("s:shut", r"state +closed", r"closed\n", ("files", "provenance")),
+    "hpcpanda dataset list": Example("--name shut", r"s:shut +closed +local +0", r"s:shut\n", ("datasets",)),
+    "hpcpanda dataset files": Example("s:listed", r"0 +f\.root +\[0, 10\) +100", r"f\.root\n", ("files", "next_after")),
     "hpcpanda payload check": Example(
         "{file} --events 6 --workers 1", r"independent of the cut", r"sound\n", ("cuts", "difference")
     ),
@@ -79,6 +95,7 @@ EXAMPLES = {
     "hpcpanda simulate": Example(
         "{trace} --site {site} --policy titan", r"Titan-style brokers", r"Titan-style brokers\t[\d.]+\n", ("policies",)
     ),
+    "hpcpanda report usage": Example("--by user", r"(?s)core-hours from .*used +useful .*total", r"(local\n)?", ("rows", "total")),
     "hpcpanda whoami": Example("", r"scopes +.*tasks:write", r"local\n", ("name", "scopes")),
     "hpcpanda-edge check": Example("{site}", r"ok    launcher\.command", r"", ("site", "findings")),
     "hpcpanda-edge explain": Example(
@@ -108,9 +125,11 @@ class Things:
     task: int
     failed: int
     waiting: int
+    steered: int
     file: Path
     site: Path
     trace: Path
+    listed: Path
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +142,27 @@ def things(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iter
     trace.write_text(
         "".join(f"{n} {600 * n} 0 3600 1 -1 -1 1 7200 -1 1 1 1 -1 1 -1 -1 -1\n" for n in range(1, 9))
     )
+    listed = file.with_name("files.jsonl")
+    listed.write_text('{"name": "f.root", "events": 10, "size": 100}\n')
     task = run_to_end(services, chain_task("generate", events=60, name=name))
     assert task.state is TaskState.DONE
     failed = run_to_end(services, chain_task("poisonous", events=20, settings={"bad": 7}))
     with services.client() as client:
-        waiting = client.submit(chain_task("generate", events=1000, settings={"event_s": 0.1})).task_id
-    yield Things(name, task.task_id, failed.task_id, waiting, file, services.site_file, trace)
-    with services.client() as client, contextlib.suppress(IllegalTransition):
-        client.cancel(waiting)
+        for made in ("s:listed", "s:shut"):
+            client.create_dataset(made)
+        client.close_dataset("s:shut")
+        client.add_files("s:listed", [DatasetFile(name="f.root", events=10, size=100)])
+        waiting, steered = (
+            client.submit(chain_task("generate", events=1000, settings={"event_s": 0.1})).task_id
+            for _ in range(2)
+        )
+    yield Things(
+        name, task.task_id, failed.task_id, waiting, steered, file, services.site_file, trace, listed
+    )
+    with services.client() as client:
+        client.cancel(steered)
+        with contextlib.suppress(IllegalTransition):
+            client.cancel(waiting)
 
 
 @pytest.fixture

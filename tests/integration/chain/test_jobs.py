@@ -13,8 +13,9 @@ from support.chain import chain_task, only_services_left, run_to_output, running
 from support.services import Services, wait_for_task, wait_until
 
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.outputs import Output, OutputFormat
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import LossPolicy, Output, OutputFormat, Staging, TaskSpec
+from hpcpanda.domain.task import LossPolicy, Staging, TaskSpec
 
 ARCHIVE = Output(file="jobs.zip", format=OutputFormat.ZIP)
 
@@ -36,7 +37,7 @@ def job_task(script: str, jobs: int, *, max_failed: int = 0, attempts: int = 1, 
         payload=JobPayload(command=("sh", "-c", script, "sh", "{job}"), outputs=("out",)),
         job=JobRequest(**{"memory_mb": 200, "walltime_s": 60.0, **request}),  # type: ignore[arg-type]
         output=ARCHIVE,
-        loss=LossPolicy(max_failed_events=max_failed, attempts=attempts),
+        loss=LossPolicy(max_failed_events=max_failed, attempts=attempts, retries=0),
     )
 
 

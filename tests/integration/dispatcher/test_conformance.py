@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from integration.dispatcher import test_api, test_jobs
+from integration.dispatcher import test_api, test_bad_input, test_hostile_edge, test_jobs, test_openapi
 from support.dispatcher import RunningDispatcher, running_dispatcher
 from support.ledger_machine import LedgerMachine
 from support.postgres import TEMPLATE, PostgresServer, postgres_server, postgres_url  # noqa: F401 - fixtures
@@ -18,11 +18,12 @@ from unit.dispatcher import test_jobs as test_job_rules
 
 from hpcpanda.dispatcher.store.postgres import PostgresDatabase
 
-_DATABASES = {"shared", "dispatcher", "user", "edge", "bench"}
+_DATABASES = {"shared", "dispatcher", "user", "edge", "bench", "honest", "hostile"}
 """Fixtures over a database: here they are PostgreSQL's."""
 
 hpcpanda = test_jobs.hpcpanda
-for _suite in (test_api, test_jobs, test_job_rules):
+honest, hostile, task_id = test_hostile_edge.honest, test_hostile_edge.hostile, test_hostile_edge.task_id
+for _suite in (test_api, test_jobs, test_job_rules, test_bad_input, test_hostile_edge, test_openapi):
     for _name, _test in vars(_suite).items():
         if (
             _name.startswith("test_")

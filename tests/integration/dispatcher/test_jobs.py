@@ -18,9 +18,10 @@ from hpcpanda.domain.exchange import Capacity, LeaseCommit, OutputFile, SyncRequ
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.ledger import FailedEvent
+from hpcpanda.domain.outputs import Output, OutputFormat
 from hpcpanda.domain.room import Room
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import LossPolicy, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.task import LossPolicy, TaskSpec
 
 INSTANCE = "local-1"
 ROOM = Room(cores=8, memory_mb=16_000, seconds=7200.0, containers=True)
@@ -132,10 +133,10 @@ def test_a_task_file_of_jobs_is_submitted_and_shown_as_jobs(
     assert re.search(r"forty +running +local +1 +40 jobs +1 +\S+ jobs/", hpcpanda("task", "list"))
     told = hpcpanda("task", "explain", 1)
     assert "6 jobs are leased to edge local." in told
-    assert "the first is job 1: exit status 3" in told
+    assert "the first is job 1 (payload): exit status 3" in told
     failures = hpcpanda("task", "failures", 1)
-    assert re.search(r"^job +attempts +error", failures)
-    assert re.search(r"^ *1 +3 +exit status 3", failures, re.MULTILINE)
+    assert re.search(r"^job +attempts +kind +error", failures)
+    assert re.search(r"^ *1 +3 +payload +exit status 3", failures, re.MULTILINE)
     assert re.search(r"^file +jobs +bytes", hpcpanda("task", "outputs", 1))
     listed = json.loads(hpcpanda("task", "failures", 1, "-o", "json"))
     assert [each["event"] for each in listed["events"]] == [1]

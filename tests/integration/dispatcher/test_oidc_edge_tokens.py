@@ -20,7 +20,13 @@ from hpcpanda.client.rotation import keeping_token
 from hpcpanda.client.sdk import AsyncDispatcherClient, Bearer, DispatcherClient
 from hpcpanda.dispatcher.run import create_token
 from hpcpanda.dispatcher.settings import load_settings
-from hpcpanda.domain.errors import InvalidValue, TooManyRequests, Unavailable
+from hpcpanda.domain.errors import InvalidValue, TooManyRequests, Unauthenticated, Unavailable
+
+
+async def call_for_ever(client: AsyncDispatcherClient) -> None:
+    while True:
+        await client.whoami()
+        await asyncio.sleep(0.2)
 
 
 async def test_an_edge_keeps_its_token_alive(tmp_path: Path) -> None:
@@ -39,7 +45,9 @@ async def test_an_edge_keeps_its_token_alive(tmp_path: Path) -> None:
                 await asyncio.sleep(0.1)
                 if file.read_text().strip() != first:
                     break
-            await asyncio.sleep(8)
+            async with asyncio.timeout(60), AsyncDispatcherClient(dispatcher.url, first) as expiring:
+                with pytest.raises(Unauthenticated):
+                    await call_for_ever(expiring)
             assert (await client.whoami()).name == "e"
         assert file.stat().st_mode & 0o777 == 0o600
         second = file.read_text().strip()
@@ -94,25 +102,30 @@ def test_https_by_configuration(tmp_path: Path) -> None:
 
 
 def call_often(client: DispatcherClient) -> None:
-    for _ in range(10):
+    for _ in range(100):
         client.whoami()
 
 
 def test_a_flood_is_held_back_and_harms_nobody_else(tmp_path: Path) -> None:
     """Beyond their rate callers and addresses get 429 with the time to wait; callers known already are let in."""
-    with running_dispatcher(tmp_path / "state", caller_rate=2, address_rate=1) as dispatcher:
-        with dispatcher.other_user("flood") as flood, dispatcher.user() as good:
-            assert good.whoami().name == "local"
-            for _ in range(10):
-                flood.whoami()
-            with pytest.raises(TooManyRequests, match="2 requests a second"):
-                call_often(flood)
-            bad = {"Authorization": "Bearer hpcpanda-user-guess"}
-            answers = [httpx2.get(f"{dispatcher.url}/v1/auth/whoami", headers=bad) for _ in range(12)]
+    with (
+        running_dispatcher(tmp_path / "state", caller_rate=1, address_rate=1) as dispatcher,
+        dispatcher.other_user("flood") as flood,
+        dispatcher.user() as good,
+    ):
+        assert good.whoami().name == "local"
+        for _ in range(5):
+            flood.whoami()
+        with pytest.raises(TooManyRequests, match="more than 1 requests a second"):
+            call_often(flood)
+        bad = {"Authorization": "Bearer hpcpanda-user-guess"}
+        with httpx2.Client(base_url=dispatcher.url) as stranger:
+            answers = [stranger.get("/v1/auth/whoami", headers=bad) for _ in range(30)]
             assert [a.status_code for a in answers[:4]] == [401] * 4
-            assert answers[-1].status_code == 429
-            assert int(answers[-1].headers["retry-after"]) >= 1
-            assert httpx2.get(f"{dispatcher.url}/v1/health").status_code == 429
-            assert good.whoami().name == "local"
+            last = next(a for a in answers if a.status_code == 429)
+            assert int(last.headers["retry-after"]) >= 1
+            assert any(stranger.get("/v1/health").status_code == 429 for _ in range(10))
+        assert good.whoami().name == "local"
         forwarded = {"X-Forwarded-For": "192.0.2.7"}
-        assert httpx2.get(f"{dispatcher.url}/v1/health", headers=forwarded).status_code == 429
+        with httpx2.Client(base_url=dispatcher.url, headers=forwarded) as stranger:
+            assert any(stranger.get("/v1/health").status_code == 429 for _ in range(10))

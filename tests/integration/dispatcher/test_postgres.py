@@ -263,7 +263,7 @@ def test_replicas_work_as_one(two: list[DispatcherClient]) -> None:
     task_id = user_a.submit(spec(10)).task_id
     waiting.join()
     (woken, epoch) = answers[0]
-    assert woken - began < 5.0
+    assert woken - began < 20.0  # of the thirty that it would have waited
     update = LeaseCommit(task_id=task_id, epoch=epoch, done=IntervalSet.span(0, 10))
     reply = edge_a.sync("local", SyncRequest(instance="local-1", commits=(update,)))
     assert reply.commits[0].accepted == IntervalSet.span(0, 10)

@@ -26,8 +26,9 @@ from hpcpanda.domain.errors import Unavailable
 from hpcpanda.domain.exchange import Capacity, Grants
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.outputs import Output, OutputFormat
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import Output, OutputFormat, TaskSpec
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.planning.actions import Reason
 
 

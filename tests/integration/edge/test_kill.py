@@ -17,9 +17,9 @@ from support.edge import bounds_in, small_site, small_task
 
 from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.client.site_file import SITE
-from hpcpanda.domain.exchange import Task
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.states import TaskState
+from hpcpanda.domain.task_views import Task
 
 PROCESS = Path(__file__).parents[2] / "support" / "edge_process.py"
 

@@ -21,8 +21,10 @@ from hpcpanda.domain.exchange import OutputFile
 from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.jobs import JobPayload
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CommandPayload
 from hpcpanda.domain.site import LimitSettings, NodeSettings, Site
-from hpcpanda.domain.task import CommandPayload, Output, OutputFormat, Staging, TaskSpec
+from hpcpanda.domain.task import Staging, TaskSpec
 
 T = TypeVar("T")
 FAST = Retry(attempts=3, first_s=0.02, factor=2.0, room_s=0.05)

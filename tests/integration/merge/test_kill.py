@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpcpanda.domain.task import OutputFormat
+from hpcpanda.domain.outputs import OutputFormat
 from hpcpanda.events.columns import Items
 from hpcpanda.merge import (
     JobOutputs,
@@ -144,7 +144,7 @@ def large(first: int, last: int) -> dict[str, object]:
 SCRIPT = """
     import pickle, sys, resource
     from pathlib import Path
-    from hpcpanda.domain.task import OutputFormat
+    from hpcpanda.domain.outputs import OutputFormat
     from hpcpanda.merge import merge
     sources = pickle.loads(Path(sys.argv[1]).read_bytes())
     import h5py

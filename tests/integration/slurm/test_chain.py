@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 
 from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CallablePayload
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import CallablePayload, Output, OutputFormat, RangePolicy, TaskSpec
+from hpcpanda.domain.task import RangePolicy, TaskSpec
 from hpcpanda.merge import digest_bytes, digest_columns
 from tests.support import chaos_payload
 from tests.support.services import wait_for_task, wait_until
 from tests.support.slurm import SlurmCluster
 from tests.support.slurm_payload import held
 from tests.support.slurm_services import NAME, SlurmServices
+
+pytestmark = pytest.mark.timeout(900)
 
 EVENTS = 8000
 SEED = 7
@@ -71,7 +75,7 @@ def start(services: SlurmServices, slurm: SlurmCluster, spec: TaskSpec) -> tuple
 def finished(services: SlurmServices, task_id: int) -> str:
     """Wait for the end of a task that has every event once; gives its output's digest."""
     with services.client() as client:
-        task = wait_for_task(client, task_id, seconds=150)
+        task = wait_for_task(client, task_id, seconds=500)
         assert task.state is TaskState.DONE, task.message
         assert task.progress.done == EVENTS
         (output,) = client.outputs(task_id).files

@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CallablePayload
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import CallablePayload, Output, OutputFormat, RangePolicy, TaskSpec
+from hpcpanda.domain.task import RangePolicy, TaskSpec
 from tests.support import chaos_payload
 from tests.support.services import wait_for_task, wait_until
 from tests.support.slurm import SlurmCluster
 from tests.support.slurm_services import NAME, SlurmServices
+
+pytestmark = pytest.mark.timeout(900)
 
 ALLOCATIONS, NODES = 3, 2
 EVENTS = 6_000
@@ -88,7 +92,7 @@ def test_limits_are_kept_by_slurms_own_account(slurm: SlurmCluster, services: Sl
         seen = jobs(slurm, before)
         services.tables["queue"]["min_nodes"] = 2
         services.start_edge(name=NAME)
-        ends = [wait_for_task(client, task_id, seconds=150) for task_id in tasks]
+        ends = [wait_for_task(client, task_id, seconds=500) for task_id in tasks]
         assert [t.state for t in ends] == [TaskState.DONE] * len(tasks), [t.message for t in ends]
     wait_until(lambda: not slurm.queue(), "the end of all jobs")
     rows = slurm.accounting()[before:]

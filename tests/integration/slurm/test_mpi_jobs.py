@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ NODES = 3
 def rig(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Maker]:
     """Makes this process the head of a batch job of three nodes."""
     made: list[MpiJobRig] = []
+    path = os.environ["PATH"]
 
     def make(via: PackVia, *options: str) -> MpiJobRig:
         job = slurm.sbatch("exec sleep 600", f"--nodes={NODES}", "--exclusive", *options)
@@ -42,6 +44,7 @@ def rig(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     yield make
     for one in made:
         one.close()
+    assert (os.environ["PATH"], os.environ.get("PBS_NODEFILE")) == (path, None), "left to what comes later"
     wait_until(lambda: not any(_of_jobs(slurm, node) for node in slurm.nodes), "the end of all ranks")
 
 
@@ -100,7 +103,7 @@ def test_a_lost_node_costs_only_what_ran_there(rig: Maker, slurm: SlurmCluster, 
     begun(a, "other")
     lost = a.start(mpi_pack(mpi_spec(wait_for(go)), pack_id="lost", job=2))
     last_node = begun(a, "lost")[-1]
-    slurm.kill_node(last_node)
+    slurm.kill_node(last_node, noticed=True)
     try:
         ended = lost.until_exit(90)
         assert ended.error is not None

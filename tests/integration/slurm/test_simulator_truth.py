@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.slurm import SlurmCluster
 from tests.support.truth import HostJob, Scenario, simulated
 from tests.support.truth_reality import Reality
@@ -14,6 +16,7 @@ LATE_S = 12.0
 """A host job waits for the grace time, and for Slurm; both are to be seen in its start."""
 
 
+@pytest.mark.alone
 def test_the_simulators_harvest_is_that_of_reality(slurm: SlurmCluster, tmp_path: Path) -> None:
     """Allocations held and events finished agree while the host takes half of the machine back; so does its start."""
     host = (HostJob(at=25.0, nodes=2, run_s=10.0, limit_minutes=1),)

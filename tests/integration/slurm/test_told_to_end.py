@@ -7,7 +7,8 @@ from pathlib import Path
 from hpcpanda.allocation.plan import TaskWork, WorkPack
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.jobs import JobPayload, JobRequest
-from hpcpanda.domain.task import LossPolicy, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.task import LossPolicy, TaskSpec
 from hpcpanda.events.journal import read_journal
 from tests.support.allocation import event_spec, leased
 from tests.support.slurm import SlurmCluster

@@ -10,9 +10,11 @@ from hpcpanda.allocation.containers import contain, container_command
 from hpcpanda.domain.errors import InvalidValue, PayloadFailed
 from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
 from hpcpanda.domain.jobs import JobPayload
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CommandPayload, ProcessPayload
 from hpcpanda.domain.room import Room
 from hpcpanda.domain.site import ContainerRuntime, ContainerSettings, GpuKind, NodeSettings, Site
-from hpcpanda.domain.task import CommandPayload, Output, OutputFormat, ProcessPayload, TaskSpec
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.payload.forms import prepare
 
 R = ContainerRuntime

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from hpcpanda.allocation.director import Director
 from hpcpanda.allocation.job_messages import JobsReady, NodeUnfit
-from hpcpanda.allocation.plan import WorkPack
-from hpcpanda.allocation.rank_messages import FromJobs, RankBye, ToldToEnd
+from hpcpanda.allocation.messages import Bye
+from hpcpanda.allocation.plan import LeasedEvents, TaskWork, WorkPack
+from hpcpanda.allocation.rank_messages import FromEvents, FromJobs, RankBye, ToldToEnd
+from hpcpanda.domain.intervals import IntervalSet
+from tests.support.edge import small_task
 from tests.support.job_world import job_work, node_room
 
 
@@ -42,6 +45,26 @@ def test_the_end_is_wanted_when_all_ranks_were_told() -> None:
     assert not director.status(2.0).told_to_end
     director.from_rank(2, ToldToEnd(), 3.0)
     assert director.status(3.0).told_to_end
+
+
+def test_a_pack_that_is_to_begin_again_is_not_idle() -> None:
+    """Its head would end it as one without work, and not start it again, while its nodes still close their files."""
+    work = TaskWork(
+        task_id=1,
+        spec=small_task(),
+        events=(LeasedEvents(epoch=1, events=IntervalSet.span(0, 10)),),
+    )
+    director = Director(
+        WorkPack(pack_id="p", nodes=1, work=(work,)), incarnation=0, node=node_room(), deadline=1e6
+    )
+    director.begin(0.0)
+    bye = Bye(error="the fork server was ended by SIGKILL", again=True)
+    director.from_rank(0, FromEvents(task_id=1, message=bye), 1.0)
+    said = director.status(1.0)
+    assert (said.state, said.idle) == ("running", False)
+    assert said.complaints == ("the fork server was ended by SIGKILL",)
+    director.from_rank(0, RankBye(), 2.0)
+    assert (director.ended, director.status(2.0).state) == (True, "running")
 
 
 def test_an_orderly_end_is_nobody_elses_wish() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
 
@@ -34,8 +35,13 @@ class Line:
         self.theirs.sendall(data)
         self.read()
 
+    def wait(self) -> None:
+        """Until something has arrived, or the end: on a busy kernel that may take a moment."""
+        select.select([self.ours], [], [], 30)
+
     def read(self) -> bool:
-        """Read until there is nothing; False when the worker has hung up."""
+        """Wait for something, and read until there is nothing; False when the worker has hung up."""
+        self.wait()
         while True:
             got = self.reader.read()
             if got is None:
@@ -93,6 +99,7 @@ def test_garbage_is_refused_or_waited_for_but_never_read_for_ever(garbage: bytes
         line.theirs.close()
         for _ in range(len(garbage) + 2):
             try:
+                line.wait()
                 if line.reader.read() is None:
                     break
             except CorruptData:

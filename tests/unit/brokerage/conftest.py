@@ -17,16 +17,11 @@ from hpcpanda.dispatcher.usecases.edges import register_edge
 from hpcpanda.dispatcher.usecases.explain import explain_task
 from hpcpanda.dispatcher.usecases.sync import sync_edge
 from hpcpanda.dispatcher.usecases.tasks import submit_task
-from hpcpanda.domain.exchange import (
-    Capacity,
-    EdgeRegistration,
-    Explanation,
-    Grants,
-    LeaseCommit,
-    SyncReply,
-    SyncRequest,
-)
-from hpcpanda.domain.task import CommandPayload, Output, OutputFormat, Resources, TaskSpec
+from hpcpanda.domain.exchange import Capacity, EdgeRegistration, Grants, LeaseCommit, SyncReply, SyncRequest
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CommandPayload
+from hpcpanda.domain.task import Resources, TaskSpec
+from hpcpanda.domain.task_views import Explanation
 
 
 class World:

@@ -12,7 +12,9 @@ from hpcpanda.client.cli import app
 from hpcpanda.client.job_check import JobsReport, check_jobs
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.jobs import JobPayload, JobRequest
-from hpcpanda.domain.task import CommandPayload, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CommandPayload
+from hpcpanda.domain.task import TaskSpec
 
 ZIP = Output(file="o.zip", format=OutputFormat.ZIP)
 
@@ -82,7 +84,7 @@ def test_failures_are_told_with_what_was_said() -> None:
 def test_doubtful_requests_are_warned_of() -> None:
     """Too little time, files that go lost, nothing kept, GPUs, cores that are not there."""
     report = check(
-        task("sleep 0.45; echo > left; mkdir d; echo > d/e", outputs=(), walltime_s=0.5, gpus=1, cores=4096),
+        task("sleep 2.5; echo > left; mkdir d; echo > d/e", outputs=(), walltime_s=3.0, gpus=1, cores=4096),
         jobs=1,
         workers=1,
     )

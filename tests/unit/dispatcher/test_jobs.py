@@ -24,8 +24,10 @@ from hpcpanda.domain.exchange import Capacity, EdgeRegistration, LeaseCommit, Sy
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.ledger import FailedEvent
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CommandPayload
 from hpcpanda.domain.room import Room
-from hpcpanda.domain.task import CommandPayload, LossPolicy, Output, OutputFormat, Resources, TaskSpec
+from hpcpanda.domain.task import LossPolicy, Resources, TaskSpec
 
 NOW = 1e9
 ROOM = Room(cores=8, memory_mb=16_000, gpus=2, nodes=4, seconds=600.0)
@@ -343,7 +345,7 @@ async def test_allowed_losses_are_told_as_jobs(bench: Bench) -> None:
     await bench.commit(task_id, IntervalSet.span(0, 1), 1)
     assert await bench.explain(task_id) == (
         "1 job is leased to edge e.",
-        "1 job failed, of at most 1 that it may lose; the first is job 1: exit status 3",
+        "1 job failed, of at most 1 that it may lose; the first is job 1 (payload): exit status 3",
     )
     await bench.commit(task_id, IntervalSet.span(2, 3))
     assert (await bench.explain(task_id))[0] == (

@@ -20,7 +20,7 @@ from hpcpanda.dispatcher.settings import DispatcherSettings
 from hpcpanda.dispatcher.store.codec import dump_spec
 
 ROOT = Path(__file__).parents[3]
-READING = {PUBLIC, Scope.SELF, Scope.TASKS_READ, Scope.EDGES_READ, Scope.ADMIN}
+READING = {PUBLIC, Scope.SELF, Scope.TASKS_READ, Scope.EDGES_READ, Scope.METRICS_READ, Scope.ADMIN}
 
 
 def scopes(dependant: Dependant) -> set[str]:

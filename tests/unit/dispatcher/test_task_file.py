@@ -9,7 +9,7 @@ import pytest
 from hpcpanda.client.task_file import load_task
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.inputs import InputFile, InputFormat
-from hpcpanda.domain.task import CallablePayload
+from hpcpanda.domain.payloads import CallablePayload
 
 GOOD = """
 name = "pi"

@@ -24,8 +24,10 @@ from hpcpanda.dispatcher.usecases.tasks import get_task, submit_task
 from hpcpanda.domain.errors import Conflict
 from hpcpanda.domain.exchange import Capacity, LeaseCommit, SyncRequest
 from hpcpanda.domain.intervals import IntervalSet
+from hpcpanda.domain.outputs import Output
+from hpcpanda.domain.payloads import CallablePayload
 from hpcpanda.domain.room import Room
-from hpcpanda.domain.task import CallablePayload, Output, TaskSpec
+from hpcpanda.domain.task import TaskSpec
 
 NOW = 1e9
 TERMS = Terms(lease_seconds=1e6)

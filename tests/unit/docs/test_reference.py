@@ -13,8 +13,9 @@ from typer.core import TyperGroup
 
 import hpcpanda.client.cli
 from hpcpanda.brokerage.shares import Boost, Quota, Share, SharePlan, Weights
-from hpcpanda.domain import inputs, jobs, site, task
+from hpcpanda.domain import inputs, jobs, outputs, payloads, site, task
 from hpcpanda.domain.requirements import Requirements
+from hpcpanda.domain.splitting import JobSplit
 from hpcpanda.events.bundle import BundleFile, BundleHead, JobReport
 from hpcpanda.events.journal import ENTRY, JournalHeader
 from hpcpanda.planning.actions import Reason
@@ -33,13 +34,14 @@ def commands(command: object, name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("page", "model"),
     [
-        *(("task-file.md", m) for m in (task.TaskSpec, task.CallablePayload, task.CommandPayload, task.ProcessPayload)),
-        *(("task-file.md", m) for m in (inputs.Inputs, inputs.InputFile, task.Output, task.Resources, task.RangePolicy)),
+        *(("task-file.md", m) for m in (task.TaskSpec, payloads.CallablePayload, payloads.CommandPayload, payloads.ProcessPayload)),
+        *(("task-file.md", m) for m in (inputs.Inputs, inputs.InputFile, outputs.Output, task.Resources, task.RangePolicy)),
         *(("task-file.md", m) for m in (task.LossPolicy, jobs.JobPayload, jobs.JobRequest, task.Staging)),
         *(("site-file.md", m) for m in (site.Site, site.NodeSettings, site.SchedulerSettings)),
         *(("site-file.md", m) for m in (site.LauncherSettings, site.AllocationSettings, site.LimitSettings)),
         *(("site-file.md", m) for m in (site.ContainerSettings, site.QueueLimits)),
         ("task-file.md", Requirements),
+        *((page, JobSplit) for page in ("task-file.md", "splitting.md")),
         *(("shares-file.md", m) for m in (SharePlan, Share, Quota, Boost, Weights)),
         *(("journal.md", m) for m in (JournalHeader, BundleHead, BundleFile, JobReport)),
     ],
@@ -73,7 +75,7 @@ def test_no_model_of_a_file_is_forgotten() -> None:
     """A part of a task file or site file that is added is documented, or named here as none of a user's."""
     (mark,) = (m for m in test_every_field_is_documented.pytestmark if m.name == "parametrize")  # type: ignore[attr-defined]
     documented = {model for _, model in mark.args[1]}
-    modules = (task, inputs, jobs, site)
+    modules = (task, payloads, inputs, jobs, outputs, site)
     assert set().union(*map(models, modules)) == {
         m for m in documented if m.__module__ in {module.__name__ for module in modules}
     }

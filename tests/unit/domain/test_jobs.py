@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.exchange import MAX_WITHOUT, Capacity
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CallablePayload, CommandPayload
 from hpcpanda.domain.room import Room
-from hpcpanda.domain.task import CallablePayload, CommandPayload, Output, OutputFormat, TaskSpec
+from hpcpanda.domain.task import TaskSpec
 
 ZIP = Output(file="out.zip", format=OutputFormat.ZIP)
 JOBS: dict[str, Any] = {"name": "t", "payload": JobPayload(command=("true",)), "output": ZIP, "jobs": 3}

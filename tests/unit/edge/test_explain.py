@@ -14,7 +14,14 @@ from hpcpanda_edge.looking import Look, look
 from hpcpanda_edge.outlook import OUTLOOK, STALE_S, GivenBack, Outlook
 from hpcpanda_edge.output import edge_status
 from hpcpanda_edge.reasons import SENTENCES, told, why
-from hpcpanda_edge.records import AllocationRecord, OutputState, PackRecord, PartRecord
+from hpcpanda_edge.records import (
+    AllocationRecord,
+    JournalRecord,
+    OutputRecord,
+    OutputState,
+    PackRecord,
+    PartRecord,
+)
 from hpcpanda_edge.state_folder import StateFolder
 from hpcpanda_edge.store import Store
 from support.edge import small_site, small_task
@@ -25,8 +32,9 @@ from hpcpanda.domain.errors import NotFound
 from hpcpanda.domain.exchange import MAX_SENTENCE, Grants, LeaseGrant, OutputFile
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.outputs import Output, OutputFormat
 from hpcpanda.domain.states import AllocationState, TaskState
-from hpcpanda.domain.task import Output, OutputFormat, TaskSpec
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.domain.why import Why
 from hpcpanda.packing.windows import BackfillWindow
 from hpcpanda.planning.actions import Reason
@@ -206,6 +214,22 @@ def test_a_task_that_backs_off(books: Books) -> None:
     assert why.endswith("The last said: no module named x")
 
 
+def test_a_merge_that_backs_off(books: Books) -> None:
+    """It is not said to have finished no event."""
+    died = {"fruitless": 2, "not_before": NOW + 4, "error": "the pack died"}
+    books.task(small_task(), leased=10, state=TaskState.MERGING, **died)
+    done = IntervalSet.span(0, 10)
+    with books.store.transaction():
+        books.store.journals.put(JournalRecord(name="a0-p1-i0-r0.journal", task_id=1, chosen={3: done}))
+        lease = books.store.leases[1, 3]
+        ledger = replace(lease.ledger, ready=EMPTY, done=done)
+        books.store.leases.put(replace(lease, ledger=ledger, acknowledged=done))
+    reason, why = books.told()
+    assert reason == "backing-off"
+    assert why.startswith("Its last try failed; the next is in 4 s, at ")
+    assert why.endswith("The last said: the pack died")
+
+
 def test_the_limits_of_the_site_file(books: Books) -> None:
     """Which of them, and how far it is used."""
     books.task(job_spec(nodes=2), leased=1)
@@ -293,16 +317,6 @@ OUTPUT = OutputFile(
     ("fields", "reason", "why"),
     [
         ({"state": TaskState.MERGING}, "waiting-for-commits", "There is nothing of it to merge here."),
-        (
-            {"state": TaskState.MERGING, "output": OUTPUT, "output_state": OutputState.RECORDED},
-            "merged",
-            "Its merged file is /out/1.h5.",
-        ),
-        (
-            {"state": TaskState.MERGING, "output": OUTPUT, "output_state": OutputState.MOVED},
-            "merged",
-            "Its merged file is /out/1.h5; the dispatcher is being told.",
-        ),
         ({"fault": "no module named x"}, "fault", "It cannot run here: no module named x"),
         (
             {"state": TaskState.ABORTED},
@@ -316,6 +330,29 @@ def test_on_the_way_to_its_end(books: Books, fields: dict[str, Any], reason: str
     """Merge, fault and end."""
     books.task(small_task(), **fields)
     assert books.told() == (reason, why)
+
+
+@pytest.mark.parametrize(
+    ("states", "sentence"),
+    [
+        ([OutputState.RECORDED], "Its merged file is /out/1.h5."),
+        ([OutputState.MOVED], "Its merged file is /out/1.h5; the dispatcher is being told."),
+        ([OutputState.RECORDED] * 2, "Its 2 merged files are made, the last is /out/2.h5."),
+        (
+            [OutputState.RECORDED, OutputState.MOVED, OutputState.MADE],
+            "Its 3 merged files are made, the last is /out/3.h5; 1 is to be moved; the dispatcher is being told of 1.",
+        ),
+    ],
+)
+def test_a_task_that_is_merged(books: Books, states: list[OutputState], sentence: str) -> None:
+    """Where its files are, and what the dispatcher does not know yet."""
+    books.task(small_task(), state=TaskState.MERGING)
+    with books.store.transaction():
+        for number, state in enumerate(states):
+            events = IntervalSet.span(10 * number, 10 * number + 10)
+            file = replace(OUTPUT, path=f"/out/{number + 1}.h5", events=events)
+            books.store.outputs.put(OutputRecord(file=file, state=state))
+    assert books.told() == ("merged", sentence)
 
 
 def test_a_merge_that_runs(books: Books) -> None:

@@ -29,9 +29,10 @@ from hpcpanda.domain.exchange import Grants, LeaseGrant
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.ledger import FailedEvent
+from hpcpanda.domain.outputs import Output, OutputFormat
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import AllocationState, TaskState
-from hpcpanda.domain.task import Output, OutputFormat, TaskSpec
+from hpcpanda.domain.task import TaskSpec
 from hpcpanda.events.bundle import JobReport, bundle
 from hpcpanda.events.journal import ENTRY, FailedInEpoch, JournalPart, segment_path
 from hpcpanda.prediction.knowledge import Knowledge

@@ -194,6 +194,36 @@ def test_a_merge_that_finds_no_node_says_which_limit_it_waits_for():
     assert (found.actions, found.reasons) == ((), {1: Reason.ALLOCATION_LIMIT})
 
 
+def test_a_file_of_a_task_that_goes_on_is_merged_beside_packs():
+    """Where all nodes are taken: it needs none. One a time in an allocation, and what the task does is said as before."""
+    goes_on = TaskView(task_id=1, mergeable=True)
+    beside = PackPlan(kind="merge", nodes=0, work=(Share(task_id=1, events=0),))
+    full = allocation(packs=(pack(nodes=2),))
+    found = plan(goes_on, allocations=(full,))
+    assert found.actions == (AddPack(allocation_id="a1", pack=beside),)
+    assert found.reasons == {1: Reason.NO_WORK if not full.packs[0].cores else Reason.RUNNING}
+    other = TaskView(task_id=2, mergeable=True)
+    longest = allocation("a2", packs=(pack(9, nodes=2),), seconds_left=55.0)
+    found = plan(goes_on, other, allocations=(full, longest))
+    assert [(a.allocation_id, a.pack.work[0].task_id) for a in found.actions if isinstance(a, AddPack)] == [
+        ("a2", 1),
+        ("a1", 2),
+    ]
+    merging = allocation(packs=(pack(nodes=2), pack(kind="merge", nodes=0, pack_id="p2")))
+    assert not [a for a in plan(goes_on, allocations=(merging,)).actions if isinstance(a, AddPack)]
+
+
+def test_no_allocation_is_asked_for_a_file_of_a_task_that_goes_on():
+    """Nor is it merged while the edge drains, while the last merge's failure is fresh, or where nothing runs yet."""
+    goes_on = TaskView(task_id=1, mergeable=True)
+    full = allocation(packs=(pack(nodes=2),))
+    assert plan(goes_on).actions == ()
+    assert plan(goes_on, allocations=(full,), draining=True).actions == ()
+    assert plan(replace(goes_on, not_before=1e9), allocations=(full,)).actions == ()
+    for closed in (replace(full, running=False), replace(full, accepts=False)):
+        assert not [a for a in plan(goes_on, allocations=(closed,)).actions if isinstance(a, AddPack)]
+
+
 def test_a_draining_edge_starts_nothing_and_gives_everything_back():
     """Events that no pack works on go back; nothing is asked for."""
     found = plan(TaskView(task_id=1, ready=5), allocations=(allocation(packs=(pack(),)),), draining=True)

@@ -105,7 +105,7 @@ class World:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Make rounds until something is so."""
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(60.0):
             while not condition():
                 await self.control.round()
                 await asyncio.sleep(0.02)

@@ -266,3 +266,64 @@ def test_a_destination_that_may_not_be_written_is_told(tmp_path: Path) -> None:
             parent.chmod(0o755)
     told = subprocess.run([sys.executable, "-c", code, folder], check=False, capture_output=True, text=True)
     assert "the edge may not write into this folder" in told.stderr
+
+
+SEVERAL = {
+    f"t.{n:012d}.zip{end}": data
+    for n in (0, 5, 10)
+    for end, data in (("", DATA), (".manifest.json", b"{}"), (".jobs.jsonl", b"%d" % n))
+}
+
+
+def one_of_several(order: Move, first: int) -> Move:
+    """The move of one of the files that a task writes while it runs."""
+    for path in order.folder.iterdir():
+        path.unlink()
+    for name, data in SEVERAL.items():
+        (order.folder / name).write_bytes(data)
+    file = order.folder / f"t.{first:012d}.zip"
+    output = replace(order.output, path=str(file), manifest=f"{file}.manifest.json")
+    return replace(order, output=output, one_of_several=True)
+
+
+def of_first(first: int) -> dict[str, bytes]:
+    return {name: data for name, data in SEVERAL.items() if name.startswith(f"t.{first:012d}.")}
+
+
+def test_one_of_several_files_is_moved_alone(order: Move, out: Path) -> None:
+    """With its manifest and reports; the others, and what is being written, stay. Doing it again says the same."""
+    order = one_of_several(order, 5)
+    (order.folder / ".t.000000000015.zip.tmp-1.data").write_bytes(b"half")
+    arrived = move(order, never)
+    assert everything_in(out) == of_first(5)
+    assert everything_in(order.folder) == {
+        ".t.000000000015.zip.tmp-1.data": b"half", **of_first(0), **of_first(10)
+    }  # fmt: skip
+    assert arrived.path == str(out / "t.000000000005.zip")
+    assert move(order, never) == arrived
+    assert everything_in(out) == of_first(5)
+
+
+@pytest.mark.parametrize("removed", range(4))
+def test_one_of_several_files_that_was_partly_removed_has_been_moved(
+    order: Move, out: Path, removed: int
+) -> None:
+    """Killed while it took away what had arrived, the manifest first: the rest is taken away, nothing comes twice."""
+    order = one_of_several(order, 5)
+    names = ["t.000000000005.zip.manifest.json", "t.000000000005.zip", "t.000000000005.zip.jobs.jsonl"]
+    for name in names:
+        (out / name).write_bytes(SEVERAL[name])
+    for name in names[:removed]:
+        (order.folder / name).unlink()
+    move(order, never)
+    assert everything_in(out) == of_first(5)
+    assert everything_in(order.folder) == {**of_first(0), **of_first(10)}
+
+
+def test_another_file_in_the_way_of_one_of_several_is_a_conflict(order: Move, out: Path) -> None:
+    """Nothing is overwritten, and the spool keeps it."""
+    order = one_of_several(order, 5)
+    (out / "t.000000000005.zip").write_bytes(b"users own")
+    with pytest.raises(Conflict, match="exists already and is another file"):
+        move(order, never)
+    assert everything_in(order.folder) == SEVERAL

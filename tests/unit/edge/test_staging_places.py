@@ -14,8 +14,10 @@ from hpcpanda.domain.exchange import OutputFile
 from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CallablePayload, CommandPayload
 from hpcpanda.domain.site import LimitSettings
-from hpcpanda.domain.task import CallablePayload, CommandPayload, Output, OutputFormat, Staging, TaskSpec
+from hpcpanda.domain.task import Staging, TaskSpec
 
 SPOOL = Spool(Path("/spool"))
 

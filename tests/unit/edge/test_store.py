@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hpcpanda_edge.records import AllocationRecord, JournalRecord, PackRecord, PartRecord, TaskRecord
-from hpcpanda_edge.store import Store
+from hpcpanda_edge.store import VERSION, Store
 from support.edge import small_task
 from support.edge_books import accept, entries, fresh
 
@@ -77,7 +77,7 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path):
     connection = sqlite3.connect(tmp_path / "edge.sqlite")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(CorruptData, match="has format 99, this program reads 1"):
+    with pytest.raises(CorruptData, match=f"has format 99, this program reads {VERSION}"):
         Store(tmp_path / "edge.sqlite")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.ledger import FailedEvent
-from hpcpanda.domain.task import OutputFormat
+from hpcpanda.domain.outputs import OutputFormat
 from hpcpanda.events.bundle import JobReport, bundle
 from hpcpanda.events.columns import BYTES, Items, encode
 from hpcpanda.events.journal import (

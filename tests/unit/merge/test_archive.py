@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcpanda.domain.task import OutputFormat
+from hpcpanda.domain.outputs import OutputFormat
 from hpcpanda.merge import merge
 from hpcpanda.merge.archive import member_names
 

@@ -14,7 +14,7 @@ import pytest
 
 from hpcpanda.domain.errors import CorruptData, HpcPandaError, MergeFailed
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
-from hpcpanda.domain.task import OutputFormat
+from hpcpanda.domain.outputs import OutputFormat
 from hpcpanda.events.journal import segment_path
 from hpcpanda.merge import (
     MERGERS,

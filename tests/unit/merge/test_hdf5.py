@@ -11,7 +11,7 @@ import pytest
 
 from hpcpanda.domain.errors import InvalidValue, MergeFailed
 from hpcpanda.domain.intervals import IntervalSet
-from hpcpanda.domain.task import OutputFormat
+from hpcpanda.domain.outputs import OutputFormat
 from hpcpanda.events.columns import Items
 from hpcpanda.merge import digest_columns, digest_file, digest_sample, merge, view, view_path
 from hpcpanda.merge.hdf5 import Hdf5Merger

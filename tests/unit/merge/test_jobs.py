@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hpcpanda.domain.errors import CorruptData, HpcPandaError, InvalidValue, MergeFailed
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.ledger import FailedEvent
-from hpcpanda.domain.task import OutputFormat
+from hpcpanda.domain.outputs import OutputFormat
 from hpcpanda.events.bundle import LEAD_BYTES, MAGIC, JobReport
 from hpcpanda.events.journal import segment_path
 from hpcpanda.merge import (

@@ -10,15 +10,9 @@ from typing import Any
 
 import pytest
 
-from hpcpanda.domain.task import (
-    CallablePayload,
-    CommandPayload,
-    Output,
-    OutputFormat,
-    Payload,
-    ProcessPayload,
-    TaskSpec,
-)
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import CallablePayload, CommandPayload, Payload, ProcessPayload
+from hpcpanda.domain.task import TaskSpec
 
 _numbers = itertools.count()
 

@@ -9,7 +9,7 @@ import pytest
 
 from hpcpanda.domain.errors import PayloadFailed
 from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
-from hpcpanda.domain.task import CallablePayload
+from hpcpanda.domain.payloads import CallablePayload
 from hpcpanda.payload import InputSlice
 from hpcpanda.payload.forms import prepare
 

@@ -7,7 +7,8 @@ import pytest
 
 from hpcpanda.domain.errors import InvalidValue, PayloadFailed
 from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
-from hpcpanda.domain.task import Output, OutputFormat, Resources
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.task import Resources
 from hpcpanda.payload.check import check_payload
 
 from .conftest import SpecOf

@@ -10,7 +10,7 @@ import pytest
 
 from hpcpanda.domain.errors import PayloadFailed
 from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
-from hpcpanda.domain.task import ProcessPayload
+from hpcpanda.domain.payloads import ProcessPayload
 from hpcpanda.payload.forms import prepare
 
 from .conftest import SpecOf, spec_of

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.ledger import EventLedger
+from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.payloads import ProcessPayload
 from hpcpanda.domain.site import AllocationSettings, NodeSettings, Site
-from hpcpanda.domain.task import Output, OutputFormat, ProcessPayload, RangePolicy, Resources, TaskSpec
+from hpcpanda.domain.task import RangePolicy, Resources, TaskSpec
 from hpcpanda.simulate.perlmutter.node_life import LifeAccount, NodeLife, NodeShape, StreamTask
 
 CORES = 4

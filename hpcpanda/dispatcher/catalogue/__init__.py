@@ -1,0 +1,1 @@
+"""Catalogues of data: what the dispatcher asks of one, whichever it is."""

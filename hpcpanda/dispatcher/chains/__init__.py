@@ -1,0 +1,1 @@
+"""Chains of tasks: one reads what another is still writing."""

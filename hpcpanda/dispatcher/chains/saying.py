@@ -1,0 +1,37 @@
+"""Say in sentences what a task that grows waits for."""
+
+from __future__ import annotations
+
+from hpcpanda.dispatcher.account import Account
+from hpcpanda.dispatcher.store.chains import Writer
+from hpcpanda.dispatcher.store.unit import UnitOfWork
+from hpcpanda.dispatcher.wording import counted
+
+MAX_WRITERS = 5
+"""Most tasks named that write the dataset."""
+
+
+async def growth(uow: UnitOfWork, account: Account) -> list[str]:
+    """How far a task has come with the dataset that it reads, and who still writes that; nothing of a task that does not
+    grow."""
+    if not account.growing or account.dataset_id is None:
+        return []
+    dataset = (await uow.datasets.get(account.dataset_id)).dataset
+    files = await uow.chains.files_before(account.dataset_id, account.total)
+    state = "still open" if dataset.open else "closed just now"
+    used = f"{files} of its files used, with {counted(account.total, account.unit)}"
+    reasons = [f"It waits for dataset {dataset.did}: {used if files else 'it has no files yet'}, {state}."]
+    writers = await uow.chains.writers(account.dataset_id, limit=MAX_WRITERS)
+    if not writers:
+        return [*reasons, "No task writes the dataset: it ends when its owner closes it."]
+    reasons += [_writer(writer) for writer in writers]
+    if dataset.open and await uow.chains.is_abandoned(account.dataset_id):
+        close = f"'hpcpanda dataset close {dataset.did}' lets this one end with what is there"
+        reasons.append(f"No task writes the dataset any more, and it is not closed: {close}.")
+    return reasons
+
+
+def _writer(writer: Writer) -> str:
+    if writer.state.final:
+        return f"Task {writer.task_id}, which writes it, is {writer.state}."
+    return f"Task {writer.task_id} writes it and is {writer.state}."

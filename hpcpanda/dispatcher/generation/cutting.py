@@ -1,0 +1,99 @@
+"""Cut a task into jobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from hpcpanda.dispatcher.generation.files import Files
+from hpcpanda.domain.splitting import Caps, Cut, FileSpan, Greedy, Unit, by_size
+
+PORTION = 10_000
+"""Files looked at together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What is cut."""
+
+    events: int
+    """Size of the event space."""
+    files: Files | None
+    """None where there are only events."""
+    unit: Unit
+    """What a position is the number of."""
+
+    @property
+    def end(self) -> int:
+        """Behind the last position."""
+        return self.files.count if self.unit is Unit.FILES and self.files is not None else self.events
+
+    async def files_from(self, position: int) -> AsyncIterator[Sequence[FileSpan]]:
+        """The files from the one with this position on, some at a time."""
+        assert self.files is not None
+        first = position
+        if self.unit is Unit.EVENTS:
+            first = (await self.files.files_covering(position, position + 1))[0].ordinal
+        for at in range(first, self.files.count, PORTION):
+            yield await self.files.files_between(at, min(at + PORTION, self.files.count))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """Jobs that were made of what was left."""
+
+    cut: Cut
+    bounds: Sequence[int] = ()
+    """Position at which each begins; none where their size says so."""
+    oversized: int = 0
+    """Files that are jobs of their own, since they hold more than a job may."""
+
+
+async def cut(source: Source, caps: Caps, *, first_job: int = 0, position: int = 0) -> Jobs:
+    """Make jobs of all from a position on, of which there is something.
+
+    Raises:
+        InvalidValue: the size of a file is needed and not known, or is more than a job may read.
+        TooLarge: it makes more jobs than can be kept.
+    """
+    size = caps.size_in(source.unit, of_files=source.files is not None)
+    if size is None and source.files is None:
+        size = source.end - position
+    if size is not None:
+        rest = by_size(source.unit, first_job=first_job, first=position, last=source.end, size=size)
+        return Jobs(cut=rest)
+    greedy = Greedy.beginning(caps, source.unit, position)
+    async for portion in source.files_from(position):
+        for file in portion:
+            greedy.add(file)
+    made = Cut(
+        unit=source.unit,
+        first_job=first_job,
+        jobs=len(greedy.bounds),
+        first=position,
+        last=source.end,
+    )
+    return Jobs(cut=made, bounds=greedy.bounds, oversized=greedy.oversized)
+
+
+async def most_events(source: Source, jobs: Jobs) -> int:
+    """Events of the largest of these jobs."""
+    made = jobs.cut
+    if made.unit is Unit.EVENTS:
+        if made.size is not None:
+            return min(made.size, made.last - made.first)
+        ends = (*jobs.bounds[1:], made.last)
+        return max(end - first for first, end in zip(jobs.bounds, ends, strict=True))
+    most = held = 0
+    job = -1
+    async for portion in source.files_from(made.first):
+        for file in portion:
+            number = job
+            if made.size is not None:
+                number = (file.ordinal - made.first) // made.size
+            elif job + 1 < len(jobs.bounds) and jobs.bounds[job + 1] == file.ordinal:
+                number = job + 1
+            held = held + file.events if number == job else file.events
+            job = number
+            most = max(most, held)
+    return most

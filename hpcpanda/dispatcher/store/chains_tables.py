@@ -1,0 +1,19 @@
+"""Tables of tasks that grow. Rows grow with such tasks, never with events or files."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, String, Table
+
+from hpcpanda.dispatcher.store.tables import metadata
+
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+growing_tasks = Table(
+    "growing_tasks",
+    metadata,
+    Column("task_id", _Id, ForeignKey("tasks.task_id"), primary_key=True, autoincrement=False),
+    Column("dataset_id", _Id, ForeignKey("datasets.dataset_id"), nullable=False),
+    Column("if_abandoned", String(16), nullable=False),
+)
+"""Tasks that read a dataset which was open when they last looked, and what they do when nobody writes it any more. How
+far a task has come is its ``total`` in ``tasks``."""
