@@ -12,12 +12,12 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/demo/demo.py
 
 # The pure parts and the dispatcher's on all cores; then real parts, MPI, Slurm and kills: they wait more than they work, so
-# three files at a time; tests/conftest.py has the long ones begin first. Last, one by one, what measures time.
+# two files at a time; tests/conftest.py has the long ones begin first. Last, one by one, what measures time.
 test: $(INSTALLED)
 	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/property tests/integration/dispatcher
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" tests/integration tests/chaos tests/campaign \
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" tests/integration tests/chaos tests/campaign \
 	  --ignore=tests/integration/dispatcher
-	$(BIN)/pytest -m alone tests/integration --ignore=tests/integration/dispatcher
+	$(BIN)/pytest -m alone tests/integration tests/chaos tests/campaign --ignore=tests/integration/dispatcher
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
