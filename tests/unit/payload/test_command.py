@@ -131,7 +131,8 @@ def test_program_dies_with_its_worker(tmp_path: Path) -> None:
     """When the worker is killed, the program it waits for is killed too."""
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from hpcpanda.domain.task import *\nfrom hpcpanda.payload.forms import prepare\n"
+        "from hpcpanda.domain.outputs import *\nfrom hpcpanda.domain.payloads import *\n"
+        "from hpcpanda.domain.task import TaskSpec\nfrom hpcpanda.payload.forms import prepare\n"
         "c = CommandPayload(command=('sh', '-c', 'echo $$; exec sleep 100', 'sh', '{output}'))\n"
         "o = Output(file='o', format=OutputFormat.CONCAT)\n"
         "prepare(TaskSpec(name='t', payload=c, output=o, events=1)).runner(Path(sys.argv[1])).run(0, 1)\n"
