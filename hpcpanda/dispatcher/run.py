@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import os
 import socket
 import sys
@@ -138,6 +139,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            gc.collect()
+            gc.freeze()  # what is there now stays; looking through it again and again would hold up requests
             _write_private(self._url_file, self._url + "\n")
             sys.stdout.write(self._url + "\n")
             sys.stdout.flush()

@@ -49,7 +49,7 @@ class Load:
     """Of one request for work."""
     syncs: int = 4
     """In which they are reported."""
-    rate: float = 10_000.0
+    rate: float = 10_500.0
     """Jobs a second, in the first part."""
     calls: float = 60.0
     """Small calls a second."""
