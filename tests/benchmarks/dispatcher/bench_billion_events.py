@@ -106,7 +106,7 @@ def main() -> None:
     words.add_argument("--events", type=int, nargs="+", default=[10**6, 10**9])
     words.add_argument("--edges", type=int, default=1000)
     words.add_argument("--leases", type=int, default=1000)
-    words.add_argument("--spread", type=float, default=30.0)
+    words.add_argument("--spread", type=float, default=12.0)
     said = words.parse_args()
     for events in said.events:
         run(said.database, events=events, edges=said.edges, leases=said.leases, spread_s=said.spread)

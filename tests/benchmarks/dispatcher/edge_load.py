@@ -21,6 +21,8 @@ GRAINS = 50
 """Pieces of a lease that end one after the other, in an order that is shuffled."""
 FAILING = 0.001
 """Part of the jobs that fail for good."""
+TRIES = 5
+"""So often a request is sent until it is answered."""
 ROOM = {"cores": 64, "memory_mb": 250_000, "nodes": 100, "seconds": 86_400.0}
 JSON_HEAD = {"separators": (",", ":")}
 
@@ -146,17 +148,20 @@ class Edge:
     async def _ask(
         self, kind: str, method: bytes, path: bytes, said: dict[str, Any], due: float
     ) -> Reply | None:
+        """Ask until it is answered, as an edge does; what goes wrong is counted each time."""
         body = json.dumps(said, **JSON_HEAD).encode()
-        try:
-            reply = await self.connection.request(method, path, body)
-        except (OSError, TimeoutError) as problem:
-            self.tally.errors[f"{kind}: {type(problem).__name__}"] += 1
-            return None
-        self.tally.times[kind].append(time.monotonic() - due)
-        if reply.status != 200:
+        for _ in range(TRIES):
+            try:
+                reply = await self.connection.request(method, path, body)
+            except (OSError, TimeoutError) as problem:
+                self.tally.errors[f"{kind}: {problem!r}"] += 1
+                continue
+            self.tally.times[kind].append(time.monotonic() - due)
+            if reply.status == 200:
+                return reply
             self.tally.errors[f"{kind}: {reply.status} {reply.body[:200].decode(errors='replace')}"] += 1
-            return None
-        return reply
+            await asyncio.sleep(1.0)
+        return None
 
 
 def drive_edges(plan: EdgePlan) -> Tally:
