@@ -354,9 +354,11 @@ def test_a_wrong_field_is_named(
     assert here("task", "list", "-o", "quiet").out == before
 
 
-def test_submit_and_watch(things: Things, here: Callable[..., Ran]) -> None:
+def test_submit_and_watch(tmp_path: Path, things: Things, here: Callable[..., Ran]) -> None:
     """One command from the task file to the end: the number on stdout, progress on stderr, status 0."""
-    ran = here("task", "submit", things.file, "--watch", "-o", "quiet")
+    file = tmp_path / "task.toml"
+    file.write_text(things.file.read_text().replace("events = 60", "events = 60\npriority = 5"))
+    ran = here("task", "submit", file, "--watch", "-o", "quiet")
     assert ran.code == 0
     task_id = int(ran.out)
     assert re.search(rf"task {task_id} done: 60 of 60 events", ran.err)
@@ -366,7 +368,7 @@ def test_submit_and_watch(things: Things, here: Callable[..., Ran]) -> None:
 def test_submit_and_watch_of_a_task_that_fails(tmp_path: Path, here: Callable[..., Ran]) -> None:
     """Status 3, and the reason as the payload said it, brackets and all."""
     file = tmp_path / "task.toml"
-    file.write_text(task_toml("with_brackets", events="events = 1"))
+    file.write_text(task_toml("with_brackets", events="events = 1\npriority = 5"))
     ran = here("task", "submit", file, "--watch", "-o", "quiet")
     assert ran.code == 3
     said = "no such [bold]column[/bold] in [/tree] :cat:"
