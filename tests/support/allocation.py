@@ -44,6 +44,7 @@ from hpcpanda.domain.payloads import CallablePayload
 from hpcpanda.domain.site import AllocationSettings, LauncherSettings, NodeSettings, PackVia, Site
 from hpcpanda.domain.task import LossPolicy, RangePolicy, Resources, TaskSpec
 from hpcpanda.events.journal import read_journal, segment_path
+from tests.support.processes import living
 
 HERE = Path(__file__).parent
 MARK = "HPCPANDA_TEST_ALLOCATION"
@@ -220,17 +221,8 @@ class Rig:
 
     def processes(self) -> list[tuple[str, psutil.Process]]:
         """Every living process of this allocation, with its role."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if (
-                    process.environ().get(MARK) == str(self.folder)
-                    and process.status() != psutil.STATUS_ZOMBIE
-                ):
-                    found.append((_role(process), process))
-            except psutil.Error:
-                continue
-        return found
+        mark = str(self.folder)
+        return living(lambda p: (_role(p), p) if p.environ().get(MARK) == mark else None)
 
     def of_role(self, role: str) -> list[psutil.Process]:
         """The processes of one role."""

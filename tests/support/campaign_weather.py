@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.support.processes import command_of
 from tests.support.services import wait_until
 from tests.support.slurm import SlurmCluster
 from tests.support.slurm_services import NAME, SlurmServices
@@ -103,7 +104,7 @@ class Storm:
     def _with_ranks(self) -> list[str]:
         found = []
         for node in self.cluster.nodes:
-            words = [" ".join(p.cmdline()) for p in self.cluster.processes(node) if p.is_running()]
+            words = [command_of(p) for p in self.cluster.processes(node)]
             if any("hpcpanda.allocation" in w for w in words) and not any(".head" in w for w in words):
                 found.append(node)
         return found

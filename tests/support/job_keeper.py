@@ -18,6 +18,7 @@ from hpcpanda.allocation.job_keeper import JobKeeper
 from hpcpanda.allocation.job_run import JobEnded, JobRun
 from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.site import NodeSettings, Site
+from tests.support.processes import living
 
 
 def job_site(**nodes: Any) -> Site:
@@ -82,15 +83,18 @@ class Keeping:
 
     def job_processes(self) -> list[psutil.Process]:
         """Living processes with a work folder of this keeper's jobs in their environment."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                mark = process.environ().get("TMPDIR", "")
-                if mark.startswith(f"{self.scratch}/job-") and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        return [process for process, _ in self._with_folder()]
+
+    def of_run(self, run: int) -> list[psutil.Process]:
+        """Living processes of one run."""
+        return [process for process, folder in self._with_folder() if folder == str(self.folder(run))]
+
+    def _with_folder(self) -> list[tuple[psutil.Process, str]]:
+        def look(process: psutil.Process) -> tuple[psutil.Process, str] | None:
+            folder = process.environ().get("TMPDIR", "")
+            return (process, folder) if folder.startswith(f"{self.scratch}/job-") else None
+
+        return living(look)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.domain.errors import Unavailable
 from hpcpanda.domain.task_views import Task
 from tests.support.allocation import NAMED
+from tests.support.processes import living
 
 BIN = Path(sys.executable).parent
 
@@ -152,18 +153,10 @@ class Services:
             log = (self.folder / f"{name}.log").read_text(errors="replace")
             raise AssertionError(f"{name} ended with {self.started[name].returncode}:\n{log[-4000:]}")
 
-    def processes(self) -> Iterator[tuple[str, psutil.Process]]:
+    def processes(self) -> list[tuple[str, psutil.Process]]:
         """Every living process of these services and its role."""
         mark = str(self.state)
-        for process in psutil.process_iter():
-            try:
-                if (
-                    process.environ().get("HPCPANDA_STATE") == mark
-                    and process.status() != psutil.STATUS_ZOMBIE
-                ):
-                    yield _role(process), process
-            except psutil.Error:
-                continue
+        return living(lambda p: (_role(p), p) if p.environ().get("HPCPANDA_STATE") == mark else None)
 
     def stop(self) -> None:
         """End the services in order, then whatever is left of them."""
@@ -175,7 +168,7 @@ class Services:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for _, process in list(self.processes()):
+        for _, process in self.processes():
             process.kill()
 
     def _start(self, name: str, *words: str) -> None:

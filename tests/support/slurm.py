@@ -30,6 +30,7 @@ from typing import Final
 import psutil
 import pytest
 
+from tests.support.processes import living
 from tests.support.services import wait_until
 
 _PROGRAMS: Final = (
@@ -266,15 +267,15 @@ class SlurmCluster:
     def processes(self, node: str) -> list[psutil.Process]:
         """Step managers of a node and all processes below them."""
         spool = f"{self.folder}/spool/{node}/"
-        found: dict[int, psutil.Process] = {}
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.name() != "slurmstepd":
-                    continue
-                if any(str(c.laddr).startswith(spool) for c in process.net_connections(kind="unix")):
-                    for part in (process, *process.children(recursive=True)):
-                        found[part.pid] = part
-        return list(found.values())
+
+        def look(process: psutil.Process) -> list[psutil.Process] | None:
+            if process.name() != "slurmstepd":
+                return None
+            if not any(str(c.laddr).startswith(spool) for c in process.net_connections(kind="unix")):
+                return None
+            return [process, *process.children(recursive=True)]
+
+        return list({part.pid: part for parts in living(look) for part in parts}.values())
 
     # ---- facts ----
 

@@ -471,4 +471,4 @@ def _said(kept: Keeping, run: int) -> str:
 
 
 def _of(kept: Keeping, run: int) -> list[psutil.Process]:
-    return [p for p in kept.job_processes() if p.environ().get("TMPDIR") == str(kept.folder(run))]
+    return kept.of_run(run)

@@ -17,6 +17,7 @@ from hpcpanda.allocation.plan import Drain, EndWork, Revoke, ToPack
 from hpcpanda.domain.site import AllocationSettings, LauncherSettings, NodeSettings, Site
 from hpcpanda.payload import pythia_seed
 from tests.support.mpi_job_rig import MpiJobRig, StartedPack, mpi_pack, mpi_spec
+from tests.support.processes import living
 from tests.support.services import wait_until
 
 Maker = Callable[..., MpiJobRig]
@@ -47,14 +48,7 @@ def rig(tmp_path: Path) -> Iterator[Maker]:
 
 def processes(folder: Path) -> list[psutil.Process]:
     """Every living process that works below a folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd().startswith(str(folder)) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    return living(lambda process: process if process.cwd().startswith(str(folder)) else None)
 
 
 def test_a_job_is_recorded_with_its_files(rig: Maker, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Witness:
         while not self._over.wait(0.1):
             for role, process in self._services.processes():
                 if role == "head":
-                    with contextlib.suppress(psutil.Error):
+                    with contextlib.suppress(psutil.Error, OSError):
                         name = re.findall(r"a[0-9a-f]{12,}", " ".join(process.cmdline()))[-1]
                         first, _ = self._lives.get(name, (process.create_time(), 0.0))
                         self._lives[name] = (min(first, process.create_time()), time.time())
@@ -90,7 +90,7 @@ def test_a_campaign_adds_up(services: Services) -> None:
             return client.task(first).progress.cores_busy > 1.5
 
         wait_until(busy, "both cores at work")
-        for role, process in list(services.processes()):
+        for role, process in services.processes():
             if role in {"head", "mpiexec", "proxy", "rank", "worker", "agent"}:
                 kill(process)
         assert wait_for_task(client, first, seconds=240).state is TaskState.DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hpcpanda.allocation.plan import Drain, TopUp
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.events.journal import read_journal
 from tests.support.allocation import event_pack, leased
+from tests.support.processes import command_of
 from tests.support.services import wait_until
 from tests.support.slurm import SlurmCluster
 from tests.support.slurm_payload import held
@@ -43,13 +45,10 @@ def _rank(a: SlurmRig, number: int) -> psutil.Process:
 
     def there() -> bool:
         for process in a.slurm.processes(a.slurm.nodes[number]):
-            above = process.parent()
-            if (
-                above is not None
-                and above.name() == "slurmstepd"
-                and "work_pack" in " ".join(process.cmdline())
-            ):
-                found.append(process)
+            with contextlib.suppress(psutil.Error, OSError):
+                above = process.parent()
+                if above and above.name() == "slurmstepd" and "work_pack" in command_of(process):
+                    found.append(process)
         return bool(found)
 
     a.until(there, f"rank {number}")
@@ -98,7 +97,7 @@ def test_two_packs_have_nodes_of_their_own(rig: Maker) -> None:
 
 
 def _steps(slurm: SlurmCluster, node: str) -> list[psutil.Process]:
-    return [p for p in slurm.processes(node) if "work_pack" in " ".join(p.cmdline())]
+    return [p for p in slurm.processes(node) if "work_pack" in command_of(p)]
 
 
 def test_a_drain_ends_the_job(rig: Maker) -> None:

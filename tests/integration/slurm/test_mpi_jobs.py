@@ -14,6 +14,7 @@ from hpcpanda.allocation.plan import AllocationPlan
 from hpcpanda.domain.site import PackVia
 from hpcpanda.events.journal import read_journal
 from tests.support.mpi_job_rig import MpiJobRig, StartedPack, mpi_pack, mpi_spec
+from tests.support.processes import command_of
 from tests.support.services import wait_until
 from tests.support.slurm import SlurmCluster
 from tests.support.slurm_services import SlurmRig, cluster_site
@@ -49,7 +50,7 @@ def rig(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _of_jobs(slurm: SlurmCluster, node: str) -> list[str]:
-    return [p.name() for p in slurm.processes(node) if "mpi4py" in " ".join(p.cmdline())]
+    return [c for p in slurm.processes(node) if "mpi4py" in (c := command_of(p))]
 
 
 def nodes_of(pack: StartedPack) -> list[str]:
