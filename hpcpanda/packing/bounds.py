@@ -15,22 +15,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.validation import require_between
-from hpcpanda.packing.bounding.classes import TICKS, Classes, classes, ticks
+from hpcpanda.packing.bounding.classes import TICKS, classes
+from hpcpanda.packing.bounding.crowding import most_crowded
+from hpcpanda.packing.bounding.measures import Resource, Times, scarce_resources
+from hpcpanda.packing.bounding.pairs import strongest_pairs
 from hpcpanda.packing.bounding.reduction import reduced_bound
-from hpcpanda.packing.bounding.scales import Scales, scales
-from hpcpanda.packing.tables import Floats, Ints, JobTable, NodeTable
+from hpcpanda.packing.bounding.scales import scales
+from hpcpanda.packing.tables import DIMENSIONS, Floats, Ints, JobTable, NodeTable
 
 LARGEST_CAPACITY = 10_000_000_000
 """Of a node, in any unit."""
 REDUCED = 64
 """Most items for which the reduction is tried, which takes time of the third power of them."""
-_RESOURCES = ("cores", "memory_mb", "gpus", "disk_mb")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +65,11 @@ def lower_bound(jobs: JobTable, kind: NodeTable, seconds: float) -> Bound:
     _require_fit(jobs, kind, seconds)
     if not len(jobs):
         return Bound(nodes=0, node_seconds=0.0, by="no jobs")
-    resources = _resources(jobs, kind)
+    resources = scarce_resources(jobs, kind)
     best = _bound(resources, jobs.nodes, jobs.seconds, seconds)
-    crowded = _most_crowded(resources, jobs, float(kind.free_from[0]), seconds)
+    crowded = most_crowded(
+        [(r.demand, r.capacity) for r in resources], jobs, float(kind.free_from[0]), seconds
+    )
     if crowded is None:
         return best
     forced, first, last = crowded
@@ -91,20 +94,8 @@ def fewest_bins(sizes: Ints, capacity: int) -> int:
     if sizes.min() < 0 or sizes.max() > capacity:
         raise InvalidValue("sizes", f"must lie in 0..{capacity}, the capacity of a bin")
     ones = np.ones(len(sizes), np.int64)
-    resource = _Resource(name="size", demand=sizes.astype(np.int64), capacity=capacity)
+    resource = Resource(name="size", demand=sizes.astype(np.int64), capacity=capacity)
     return _bound([resource], ones, np.ones(len(sizes)), 1.0).nodes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Resource:
-    """A resource, or a sum of several, of all jobs; jobs of several nodes demand all of it."""
-
-    name: str
-    demand: Ints
-    capacity: int
-
-    def of(self, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> _Resource:
-        return _Resource(name=self.name, demand=self.demand[kept], capacity=self.capacity)
 
 
 def _require_fit(jobs: JobTable, kind: NodeTable, seconds: float) -> None:
@@ -112,7 +103,7 @@ def _require_fit(jobs: JobTable, kind: NodeTable, seconds: float) -> None:
         raise InvalidValue("kind", f"has {len(kind)} rows; give the one row of the node to count")
     if not 0 < seconds < math.inf:
         raise InvalidValue("seconds", f"{seconds} is no length of time; nodes must be free for some")
-    for name in _RESOURCES:
+    for name in DIMENSIONS:
         capacity = int(getattr(kind, name)[0])
         require_between(name, capacity, 0, LARGEST_CAPACITY)
         wrong = (getattr(jobs, name) > capacity) | (getattr(jobs, name) < 0)
@@ -133,50 +124,11 @@ def _refuse(wrong: np.ndarray[tuple[int], np.dtype[np.bool_]], field: str, limit
         raise InvalidValue(field, f"job {int(wrong.argmax())} asks for more {limit}; leave it out")
 
 
-def _resources(jobs: JobTable, kind: NodeTable) -> list[_Resource]:
-    """The resources that can be scarce, and the sums of two and of all of them.
-
-    One of which every job takes a smaller share than of another proves nothing more: the functions are monotone.
-    """
-    wide = jobs.nodes > 1
-    shares: dict[str, Ints] = {}
-    real: dict[str, _Resource] = {}
-    for name in _RESOURCES:
-        capacity = max(1, int(getattr(kind, name)[0]))
-        demand = np.where(wide, capacity, getattr(jobs, name))
-        share = ticks(demand, capacity)
-        if any(bool(np.all(share <= other)) for other in shares.values()):
-            continue
-        for other in [o for o in shares if bool(np.all(shares[o] <= share))]:
-            del shares[other], real[other]
-        shares[name], real[name] = share, _Resource(name=name, demand=demand, capacity=capacity)
-    sums = list(combinations(shares, 2)) + ([tuple(shares)] if len(shares) > 2 else [])
-    return list(real.values()) + [
-        _Resource(
-            name="+".join(names),
-            demand=np.sum([shares[n] for n in names], axis=0),
-            capacity=len(names) * TICKS,
-        )
-        for names in sums
-    ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Times:
-    """How long jobs run, of the time there is."""
-
-    ticks: Ints
-    classes: Classes
-    scales: Scales
-    shares: Floats
-    seconds: float
-
-
-def _bound(resources: list[_Resource], nodes: Ints, runs: Floats, seconds: float) -> Bound:
+def _bound(resources: list[Resource], nodes: Ints, runs: Floats, seconds: float) -> Bound:
     """The strongest bound of all resources and functions."""
     run_ticks = np.minimum(np.floor(runs / seconds * TICKS + 1e-6), TICKS).astype(np.int64)
     grouped = classes(run_ticks, TICKS)
-    times = _Times(
+    times = Times(
         ticks=run_ticks,
         classes=grouped,
         scales=scales(grouped.sizes, TICKS),
@@ -186,6 +138,7 @@ def _bound(resources: list[_Resource], nodes: Ints, runs: Floats, seconds: float
     bounds = [
         Bound(nodes=int(nodes.max()), node_seconds=float((nodes * runs).max()), by="the widest job"),
         *(_of_resource(r, nodes, times) for r in resources),
+        *_of_pairs(resources, nodes, times),
         *_at_once(resources, nodes, run_ticks),
         *(b for r in resources for b in _of_large(r, nodes, times)),
     ]
@@ -193,7 +146,7 @@ def _bound(resources: list[_Resource], nodes: Ints, runs: Floats, seconds: float
     return Bound(nodes=best.nodes, node_seconds=max(b.node_seconds for b in bounds), by=best.by)
 
 
-def _of_resource(resource: _Resource, nodes: Ints, times: _Times) -> Bound:
+def _of_resource(resource: Resource, nodes: Ints, times: Times) -> Bound:
     """The strongest product of a function of the demand and a function of the time.
 
     Rounding sizes down to their classes only weakens a bound; the volume, which it would weaken most, is taken exactly.
@@ -218,7 +171,18 @@ def _of_resource(resource: _Resource, nodes: Ints, times: _Times) -> Bound:
     )
 
 
-def _of_large(resource: _Resource, nodes: Ints, times: _Times) -> Iterator[Bound]:
+def _of_pairs(resources: list[Resource], nodes: Ints, times: Times) -> Iterator[Bound]:
+    """The strongest product of a function of two resources and one of the time, and the strongest of node time."""
+    for pair in strongest_pairs(resources, nodes, times):
+        value = pair.count(nodes, times)
+        yield Bound(
+            nodes=_whole(value),
+            node_seconds=0.0 if pair.time else value * times.seconds,
+            by=pair.name(times),
+        )
+
+
+def _of_large(resource: Resource, nodes: Ints, times: Times) -> Iterator[Bound]:
     """Of few jobs that cannot be after, or beside, each other: bins in the other dimension alone."""
     for what, sizes, capacity, large in (
         ("reduction; time, more than half", resource.demand, resource.capacity, 2 * times.ticks > TICKS),
@@ -230,7 +194,7 @@ def _of_large(resource: _Resource, nodes: Ints, times: _Times) -> Iterator[Bound
             yield Bound(nodes=bins, node_seconds=0.0, by=f"{resource.name}, {what}")
 
 
-def _at_once(resources: list[_Resource], nodes: Ints, run_ticks: Ints) -> Iterator[Bound]:
+def _at_once(resources: list[Resource], nodes: Ints, run_ticks: Ints) -> Iterator[Bound]:
     """Of one job and all long ones that cannot be before or after it: at some time they all run.
 
     Jobs longer than half the time overlap with each other, and with a job j when both together are longer than the time;
@@ -247,7 +211,7 @@ def _at_once(resources: list[_Resource], nodes: Ints, run_ticks: Ints) -> Iterat
         yield Bound(nodes=_whole(float(together.max())), node_seconds=0.0, by=f"{resource.name}, all at once")
 
 
-def _held(by_size: Floats, times: _Times) -> float:
+def _held(by_size: Floats, times: Times) -> float:
     """Node-seconds for which nodes are held by the longest jobs on them.
 
     At any length t, the jobs longer than t need so many nodes, each of which is held for longer than t; the nodes of all
@@ -264,35 +228,3 @@ def _held(by_size: Floats, times: _Times) -> float:
 def _whole(value: float) -> int:
     """The next whole number, but for what floating-point sums may be off by."""
     return math.ceil(value * (1 - 1e-9) - 1e-9)
-
-
-def _most_crowded(
-    resources: list[_Resource], jobs: JobTable, start: float, seconds: float
-) -> tuple[Floats, float, float] | None:
-    """The interval into which not-before times and deadlines force the most work, and each job's share of it.
-
-    Of a job that may not begin before r nor end after d, at least min(s, d' - r') seconds fall into an interval, where r'
-    is its earliest end and d' its latest start (energetic reasoning; Baptiste, Le Pape, Nuijten, Constraint-Based
-    Scheduling, 2001, section 3.3.3).
-    """
-    end = start + seconds
-    earliest = np.maximum(jobs.not_before, start) + jobs.seconds
-    latest = np.minimum(jobs.deadline, end) - jobs.seconds
-    if bool(np.all(jobs.not_before <= start)) and bool(np.all(jobs.deadline >= end)):
-        return None
-    best: tuple[float, Floats, float, float] | None = None
-    for first, last in _intervals(jobs, start, end):
-        forced = np.minimum(earliest - first, last - latest).clip(0, np.minimum(jobs.seconds, last - first))
-        work = jobs.nodes * forced
-        load = max(float(r.demand @ work) / r.capacity for r in resources) / (last - first)
-        if best is None or load > best[0]:
-            best = load, forced, first, last
-    return best[1:] if best else None
-
-
-def _intervals(jobs: JobTable, start: float, end: float) -> Iterator[tuple[float, float]]:
-    """Between some of the times that jobs give, spread evenly."""
-    shares = np.linspace(0, 1, 6)
-    firsts = {start, *np.quantile(jobs.not_before.clip(start, end), shares, method="nearest").tolist()}
-    lasts = {end, *np.quantile(jobs.deadline.clip(start, end), shares, method="nearest").tolist()}
-    return ((a, b) for a in sorted(firsts) for b in sorted(lasts) if a < b and (a, b) != (start, end))

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpcpanda.packing.placing.book import Book
 from hpcpanda.packing.placing.classes import JobClasses, Ranking
@@ -70,8 +71,8 @@ class _Level:
         self._book = book
         self._members = members
         self._tries = tries
-        self._failed: list[tuple[Floats, float, int]] = []
-        """Demand, seconds and nodes of what did not fit: what needs no less of anything does not fit either."""
+        self._failed: list[int] = []
+        """Jobs that did not fit at any time: what needs no less of anything does not fit either."""
 
     def place(self) -> None:
         book, members = self._book, self._members
@@ -107,27 +108,27 @@ class _Level:
     def _one_by_one(self, jobs: Ints, *, limit: int) -> None:
         """Insert jobs in their order until so many were tried in vain."""
         book = self._book
-        for job in jobs.tolist():
+        hopeless = np.zeros(len(jobs), dtype=np.bool_)
+        for failed in self._failed:
+            hopeless |= self._no_less(jobs, failed)
+        for i, job in enumerate(jobs.tolist()):
             if limit <= 0:
                 return
-            demand, seconds = book.demand[job], float(book.jobs.seconds[job])
-            if self._hopeless(job, demand, seconds):
+            if hopeless[i] or book.insert(job):
                 continue
-            if not book.insert(job):
-                limit -= 1
-                self._remember(job, demand, seconds)
+            limit -= 1
+            if book.jobs.not_before[job] <= book.nodes.free_from.min() and book.jobs.deadline[job] == np.inf:
+                self._failed.append(job)
+                hopeless[i:] |= self._no_less(jobs[i:], job)
 
-    def _remember(self, job: int, demand: Floats, seconds: float) -> None:
-        jobs = self._book.jobs
-        if jobs.not_before[job] <= self._book.nodes.free_from.min() and jobs.deadline[job] == np.inf:
-            self._failed.append((demand, seconds, int(jobs.nodes[job])))
-
-    def _hopeless(self, job: int, demand: Floats, seconds: float) -> bool:
-        nodes = int(self._book.jobs.nodes[job])
-        return any(
-            seconds >= s and (nodes == n or nodes > n > 1) and bool((demand >= d).all())
-            for d, s, n in self._failed[-64:]
-        )
+    def _no_less(self, jobs: Ints, than: int) -> NDArray[np.bool_]:
+        """Which jobs need no less of anything than another."""
+        book = self._book
+        nodes, least = book.jobs.nodes[jobs], int(book.jobs.nodes[than])
+        found: NDArray[np.bool_] = (book.demand[jobs] >= book.demand[than]).all(axis=1)
+        found &= book.jobs.seconds[jobs] >= book.jobs.seconds[than]
+        found &= (nodes == least) | ((nodes > least) & (least > 1))
+        return found
 
     def _wide(self, jobs: Ints) -> Ints:
         """Place jobs of several nodes on nodes that are alike; the jobs left over."""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcpanda.packing.bounding.classes import TICKS, ticks
+from hpcpanda.packing.bounding.pairs import LARGE, RATIOS, pair_values
 from hpcpanda.packing.bounding.scales import scales
 from hpcpanda.packing.bounds import fewest_bins, lower_bound
 from hpcpanda.packing.tables import JobTable
@@ -158,6 +159,43 @@ def test_functions_are_monotone(capacity: int, sizes: list[int]) -> None:
     """A larger size has no smaller image: rounding sizes down to classes is safe."""
     values = scales(np.unique(np.minimum(sizes, capacity)), capacity).values
     assert np.diff(values, axis=1).min(initial=0.0) >= -1e-12
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=2, max_size=8),
+    st.sampled_from(LARGE),
+)
+def test_functions_of_two_resources_are_dual_feasible(
+    amounts: list[tuple[int, int]], large: tuple[int, int]
+) -> None:
+    """Jobs that fit a node in both resources count as one node at most, by every function."""
+    fitting: list[tuple[int, int]] = []
+    for amount in amounts:
+        if all(sum(column) <= 12 for column in zip(*fitting, amount, strict=True)):
+            fitting.append(amount)
+    first, second = (ticks(np.array(column), 12) for column in zip(*fitting, strict=True))
+    values = pair_values(first, second, large, RATIOS[:, None])
+    assert values.min() >= 0
+    assert values.sum(axis=1).max() <= 1 + 1e-9
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=8),
+    st.sampled_from(LARGE),
+    st.integers(0, 6),
+    st.integers(0, 6),
+)
+def test_functions_of_two_resources_are_monotone(
+    amounts: list[tuple[int, int]], large: tuple[int, int], more: int, also: int
+) -> None:
+    """A job that takes more of either resource counts for no less: rounding down to ticks is safe."""
+    first, second = (ticks(np.array(column), 18) for column in zip(*amounts, strict=True))
+    bigger = (
+        ticks(np.array(column) + by, 18)
+        for column, by in zip(zip(*amounts, strict=True), (more, also), strict=True)
+    )
+    less = pair_values(first, second, large, RATIOS[:, None])
+    assert (pair_values(*bigger, large, RATIOS[:, None]) >= less - 1e-12).all()
 
 
 @given(st.integers(1, 10**10), st.data())

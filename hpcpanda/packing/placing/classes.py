@@ -44,6 +44,9 @@ class Ranking:
     """Power of a dimension's share of use among its weights; 0: all dimensions weigh the same."""
     rare: float = 0.2
     """Quantile of the jobs' times: shorter jobs are kept for gaps that would be left, and none is made for them."""
+    first: float = 0.0
+    """Power of time by which the first job of an empty node is ranked once more: long ones go first, while there is a choice of
+    jobs to put beside and after them."""
     batch: float = 0.5
     """Share of a room that jobs of one class may take before all classes are ranked again."""
 
@@ -154,6 +157,12 @@ class JobClasses:
         rank += 1e-12
         rank *= fit
         return rank
+
+    def first(self, rank: Floats, label: int, length: float) -> int:
+        """The class of which an empty node gets its first job, from the ranks of its room and the class that ranks first."""
+        if not self._ranking.first:
+            return label
+        return int((rank * np.minimum(self._longest, length) ** self._ranking.first).argmax())
 
     def settle(self, rank: Floats, label: int, length: float, *, fresh: bool) -> tuple[int, float]:
         """The class of which a job is to be taken, from the ranks of one room and the class that ranks first in them.

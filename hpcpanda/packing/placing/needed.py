@@ -32,17 +32,19 @@ _VAIN = 300
 _BINNED = 20_000
 """Most jobs for which sets that fill a node are searched."""
 _WHOLE = (
-    Ranking(size=2.0, scarcity=20.0),
-    Ranking(),
-    Ranking(size=3.0, scarcity=20.0, batch=0.01),
+    Ranking(size=2.0, first=4.0, scarcity=20.0, rare=0.0),
+    Ranking(first=2.0),
+    Ranking(size=3.0, first=4.0, scarcity=20.0, rare=0.0, batch=0.01),
 )
-"""By which all nodes are filled again: where one dimension alone is scarce, the others are not to count."""
+"""By which all nodes are filled again: where one dimension alone is scarce, the others are not to count, and where jobs are
+large, the long ones must come first."""
 _RANKINGS = (
     Ranking(),
     Ranking(size=2.0),
     Ranking(rare=0.0),
     Ranking(length=2.0),
     Ranking(size=0.5, rare=0.1),
+    Ranking(first=4.0, rare=0.0),
     Ranking(size=4.0, rare=0.0),
     Ranking(length=4.0, rare=0.0),
     Ranking(scarcity=0.0, rare=0.35),

@@ -101,7 +101,10 @@ class _Front:
 
     def fill(self, rank: Floats, label: int, classes: JobClasses, filled: Filled) -> bool:
         """Start jobs of a class now; says whether there is room at some time for more."""
-        label, limit = classes.settle(rank, label, self.length, fresh=self._now == self._begin)
+        fresh = self._now == self._begin
+        if fresh and not self._changes:
+            label = classes.first(rank, label, self.length)
+        label, limit = classes.settle(rank, label, self.length, fresh=fresh)
         shares = zip(self.free, classes.upper[label], strict=True)
         copies = min((int(free // most) for free, most in shares if most > 0), default=1)
         for _ in range(max(1, int(copies * classes.batch))):

@@ -34,7 +34,7 @@ class _Block:
     Cells past a row's last have no length and nothing free.
     """
 
-    __slots__ = ("cells", "free", "most", "times")
+    __slots__ = ("cells", "free", "most", "spare", "times")
 
     def __init__(self, begin: Floats, end: Floats, capacity: Floats) -> None:
         rows = len(begin)
@@ -44,13 +44,18 @@ class _Block:
         self.cells: Ints = np.ones(rows, dtype=np.int64)
         self.most = capacity.T.copy()
         """The most that is free at any time: dimensions x nodes."""
+        self.spare = capacity.T * (end - begin)
+        """What is free, times seconds, over all time: dimensions x nodes."""
 
     def change(self, row: int, start: float, end: float, demand: Floats) -> None:
         """Take from a row between two times; a negative demand gives back."""
         first, last = self._split(row, start), self._split(row, end)
         self.free[:, row, first:last] -= demand[:, None]
         self._join(row)
-        self.most[:, row] = self.free[:, row, : int(self.cells[row])].max(axis=1)
+        cells = int(self.cells[row])
+        free = self.free[:, row, :cells]
+        self.most[:, row] = free.max(axis=1)
+        self.spare[:, row] = free @ np.diff(self.times[row, : cells + 1])
 
     def load(self, bookings: list[tuple[int, Booking]]) -> None:
         """Make rows, on which nothing is yet, from what is booked: row by booking."""
@@ -84,6 +89,12 @@ class _Block:
             free[:, :] = -1.0
             free[rows, cell] = self.most[i, rows] + np.cumsum(change)[there]
         self.most = self.free.max(axis=2)
+        self.spare = (self.free * np.diff(self.times)).sum(axis=2)
+
+    def candidates(self, demand: Floats, seconds: float) -> Ints:
+        """Rows on which there is enough at some time, and enough in all: a demand may fit there, and on no other."""
+        least, work = demand[:, None], demand[:, None] * (seconds * (1 - 1e-9))
+        return np.flatnonzero(((self.most >= least) & (self.spare >= work)).all(axis=0))
 
     def runs(
         self, demand: Floats, not_before: float, deadline: float, rows: Ints
@@ -180,7 +191,7 @@ class Timelines:
         for number, block in enumerate(self._blocks):
             if only != ANYWHERE and only // _ROWS != number:
                 continue
-            rows = np.flatnonzero((block.most >= demand[:, None]).all(axis=0))
+            rows = block.candidates(demand, seconds)
             if only != ANYWHERE:
                 rows = rows[rows == only % _ROWS]
             if not len(rows):

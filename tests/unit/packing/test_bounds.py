@@ -90,6 +90,19 @@ def test_two_resources_together() -> None:
     assert found.by.startswith("cores+memory_mb")
 
 
+def test_all_of_one_resource_leaves_the_other_idle() -> None:
+    """Jobs of all the memory and few cores fill a node each, others its cores: two and two nodes, by volume 2.4 in all."""
+    found = bound(jobs([2] * 4 + [5] * 8, [5] * 12, memory=[100] * 4 + [10] * 8))
+    assert found.nodes == 4
+    assert found.by.startswith("cores beside memory_mb")
+    assert found.node_seconds >= 40 * HOUR
+
+
+def test_nearly_all_of_one_resource_leaves_the_other_nearly_idle() -> None:
+    """Beside 9 tenths of the memory, jobs of twice the share of cores fill two tenths of the cores and no more."""
+    assert bound(jobs([1] * 10 + [2] * 25, [10] * 35, memory=[90] * 10 + [10] * 25)).nodes == 13
+
+
 def test_resources_are_no_sides_of_a_rectangle() -> None:
     """Much of one resource beside much of another is one node, though both are more than half."""
     assert bound(jobs([6, 1], [10, 10], memory=[10, 60])).nodes == 1
