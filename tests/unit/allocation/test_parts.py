@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hpcpanda.allocation import worker_log
@@ -21,6 +22,7 @@ from hpcpanda.allocation.worker_log import LogPipe, NodeLog
 from hpcpanda.domain.errors import CorruptData, SchedulerFailed
 from hpcpanda.domain.site import LauncherSettings
 from tests.support.allocation import event_pack
+from tests.support.services import wait_until
 
 
 def test_a_log_ends_at_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +146,39 @@ def test_a_work_folder_goes_when_its_last_user_is_gone(tmp_path: Path) -> None:
     while folder.exists() and time.monotonic() < until:
         time.sleep(0.01)
     assert not folder.exists()
+
+
+def test_a_work_folder_left_behind_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    """What was killed together with its remover is removed; a folder in use, and what is no work folder, stay."""
+    code = (
+        "import os, sys, time; from hpcpanda.allocation.work_folder import make_work_folder;"
+        "print(make_work_folder('a', sys.argv[1]), flush=True); sys.stdin.readline()"
+    )
+
+    def begin() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    foreign = tmp_path / "hpcpanda-parsl-x"
+    foreign.mkdir()
+    with begin() as killed, begin() as living:
+        folders = [_first_line(killed), _first_line(living)]
+        for remover in psutil.Process(killed.pid).children():
+            remover.kill()
+        killed.kill()
+        killed.wait()
+        assert folders[0].exists(), "nobody was left to remove it"
+        (folders[0] / "file").write_text("x")
+        with begin() as after:
+            third = _first_line(after)
+            wait_until(lambda: not folders[0].exists(), "the end of the folder that was left")
+            assert folders[1].exists()
+            assert third.exists()
+            assert foreign.exists()
+
+
+def _first_line(process: subprocess.Popen[str]) -> Path:
+    assert process.stdout is not None
+    return Path(process.stdout.readline().strip())
