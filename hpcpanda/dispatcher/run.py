@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from hpcpanda.dispatcher.app import build_app
 from hpcpanda.dispatcher.auth import issue_token
@@ -48,8 +49,10 @@ def serve(settings: DispatcherSettings) -> None:
         ensure_token(settings, TokenKind.USER, settings.user_name)
         ensure_token(settings, TokenKind.EDGE, settings.edge_name)
         bell = Bell()
+        app = build_app(settings, bell=bell)
+        _make_routes(app)
         config = uvicorn.Config(
-            build_app(settings, bell=bell),
+            app,
             http=ImpatientHttp,
             log_config=None,
             access_log=False,
@@ -125,6 +128,14 @@ def restore(settings: DispatcherSettings, path: Path) -> BackupFile:
     _make_folder(settings.state)
     with _only_one(settings.state):
         return asyncio.run(_over(settings, fill))
+
+
+def _make_routes(app: FastAPI) -> None:
+    """Have FastAPI make now what it makes when it first looks for a route: a second's work, for which requests would wait."""
+    for route in app.routes:
+        route.matches(
+            {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": [], "app": app}
+        )
 
 
 class _Server(uvicorn.Server):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, event, text
+from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from hpcpanda.dispatcher.store.database import upgrade
+from hpcpanda.dispatcher.store.sqlite_driver import URL_SCHEME, Habits, InlineConnection
+from hpcpanda.dispatcher.store.sqlite_groups import Writers
 from hpcpanda.dispatcher.wire import NoWire, Wire
 from hpcpanda.domain.errors import Unavailable
 
@@ -24,19 +28,19 @@ READERS = 4
 class SqliteDatabase:
     """A SQLite file in WAL mode: one writer at a time, readers beside it.
 
-    A finished write is on disk (``synchronous=FULL``): it survives a power cut.
+    A finished write is on disk (``synchronous=FULL``): it survives a power cut. Those who wait for their turn to write
+    share commits.
     """
 
     shared = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        url = f"sqlite+aiosqlite:///{path}"
-        self._writer = create_async_engine(url, pool_size=1, max_overflow=0)
-        self._reader = create_async_engine(url, pool_size=READERS, max_overflow=0)
-        _configure(self._writer, begin="BEGIN IMMEDIATE")
-        _configure(self._reader, begin="BEGIN")
-        self._writing = asyncio.Lock()
+        threads = ThreadPoolExecutor(READERS + 1, thread_name_prefix="sqlite")
+        habits = Habits()
+        self._writer = _engine(path, threads, habits, immediate=True, connections=1)
+        self._reader = _engine(path, threads, habits, immediate=False, connections=READERS)
+        self._writers = Writers(self._writer, threads)
 
     @property
     def name(self) -> str:
@@ -52,7 +56,7 @@ class SqliteDatabase:
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that may change rows; commits at the end, unless the block raises."""
         with self._told():
-            async with self._writing, self._writer.begin() as connection:
+            async with self._writers.turn() as connection:
                 yield connection
 
     @asynccontextmanager
@@ -96,24 +100,23 @@ class SqliteDatabase:
             yield
         except DatabaseError as error:
             if isinstance(error, OperationalError) or type(error) is DatabaseError:
-                raise self._unusable(error) from error
+                raise self._unusable(error.orig) from error
             raise
+        except sqlite3.DatabaseError as error:
+            raise self._unusable(error) from error
 
-    def _unusable(self, error: DatabaseError) -> Unavailable:
-        return Unavailable(f"the database {self._path} cannot be used: {error.orig}")
+    def _unusable(self, problem: BaseException | None) -> Unavailable:
+        return Unavailable(f"the database {self._path} cannot be used: {problem}")
 
 
-def _configure(engine: AsyncEngine, *, begin: str) -> None:
-    """Let transactions begin when we say so, not when the driver thinks fit."""
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def on_connect(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own type
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=20000", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+def _engine(
+    path: Path, threads: Executor, habits: Habits, *, immediate: bool, connections: int
+) -> AsyncEngine:
+    opened = partial(InlineConnection.open, path, threads=threads, habits=habits, immediate=immediate)
+    return create_async_engine(
+        f"{URL_SCHEME}:///{path}",
+        creator=opened,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=connections,
+        max_overflow=0,
+    )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 import threading
 from pathlib import Path
 
+import httpx2
+from benchmarks.dispatcher.small_calls import small_task
 from support.dispatcher import running_dispatcher, spec, start_dispatcher
 
 from hpcpanda.domain.errors import Unavailable
@@ -55,6 +59,44 @@ def test_acknowledged_commits_survive_sigkill(tmp_path: Path) -> None:
         assert reply.commits[0].accepted == acknowledged
         assert reply.lost == ()
         assert user.task(task_id).progress.done == kept
+
+
+async def test_what_many_write_at_once_survives_sigkill(tmp_path: Path) -> None:
+    """SIGKILL while forty users' requests submit tasks, whose commits are shared: none was refused before, each of them had
+    some of its tasks taken, and every task that was acknowledged is there after a restart."""
+    state = tmp_path / "state"
+    dispatcher = start_dispatcher(state, caller_rate=1e6)
+    acknowledged: dict[int, list[int]] = {n: [] for n in range(40)}
+    enough = asyncio.Event()
+
+    async def submit(client: httpx2.AsyncClient, n: int) -> None:
+        while True:
+            try:
+                answer = await client.post("/v1/tasks", json=small_task("small", jobs=10))
+            except httpx2.TransportError:
+                assert enough.is_set(), "not answered"
+                return
+            assert answer.status_code == 201, answer.text
+            acknowledged[n].append(answer.json()["task_id"])
+            if all(len(mine) >= 3 for mine in acknowledged.values()):
+                enough.set()
+
+    headers = {"Authorization": f"Bearer {dispatcher.user_token}"}
+    async with httpx2.AsyncClient(base_url=dispatcher.url, headers=headers, timeout=60) as client:
+        submitting = [asyncio.create_task(submit(client, n)) for n in acknowledged]
+        async with asyncio.timeout(120):
+            await enough.wait()
+            await asyncio.to_thread(dispatcher.kill)
+            await asyncio.gather(*submitting)
+    assert dispatcher.process.stdout is not None
+    dispatcher.process.stdout.close()
+
+    told = {task_id for mine in acknowledged.values() for task_id in mine}
+    with running_dispatcher(state) as again, sqlite3.connect(again.settings.database_file) as file:
+        there = {task_id for (task_id,) in file.execute("SELECT task_id FROM tasks WHERE ready = 10")}
+    file.close()
+    assert told <= there
+    assert len(there - told) <= len(acknowledged)
 
 
 def test_a_dispatcher_that_was_away_punishes_nobody(tmp_path: Path) -> None:
