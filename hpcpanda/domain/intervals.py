@@ -141,7 +141,9 @@ class IntervalSet:
         return self._trusted(head + tail)
 
     def __or__(self, other: IntervalSet) -> IntervalSet:
-        small, large = sorted((self, other), key=lambda s: len(s.bounds))
+        small, large = self._by_size(other)
+        if not small.bounds:
+            return large
         if len(small.bounds) > 16:
             return self._sweep(other, lambda a, b: a or b)
         for first, last in zip(small.bounds[::2], small.bounds[1::2], strict=True):
@@ -149,6 +151,8 @@ class IntervalSet:
         return large
 
     def __sub__(self, other: IntervalSet) -> IntervalSet:
+        if not self.bounds:
+            return self
         if len(other.bounds) > 16:
             return self._sweep(other, lambda a, b: a and not b)
         result = self
@@ -157,7 +161,9 @@ class IntervalSet:
         return result
 
     def __and__(self, other: IntervalSet) -> IntervalSet:
-        small, large = sorted((self, other), key=lambda s: len(s.bounds))
+        small, large = self._by_size(other)
+        if not small.bounds:
+            return small
         bounds: list[int] = []
         b = large.bounds
         for first, last in zip(small.bounds[::2], small.bounds[1::2], strict=True):
@@ -168,6 +174,10 @@ class IntervalSet:
             if j % 2:
                 bounds.append(last)
         return self._trusted(tuple(bounds))
+
+    def _by_size(self, other: IntervalSet) -> tuple[IntervalSet, IntervalSet]:
+        """Both, the one of fewer fragments first."""
+        return (self, other) if len(self.bounds) <= len(other.bounds) else (other, self)
 
     def _sweep(self, other: IntervalSet, keep: Callable[[bool, bool], bool]) -> IntervalSet:
         """Walk both boundary lists once, keeping events for which ``keep(in self, in other)``."""

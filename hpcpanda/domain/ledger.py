@@ -91,8 +91,15 @@ class EventLease:
     def commit(self, events: IntervalSet) -> tuple[EventLease, Settlement]:
         """Record events as finished. Idempotent; what the epoch no longer holds is refused."""
         new = events & self.outstanding
-        accepted = new | (events & self.committed)
-        lease = replace(self, outstanding=self.outstanding - new, committed=self.committed | new)
+        accepted = new if new == events else new | (events & self.committed)
+        lease = EventLease(
+            epoch=self.epoch,
+            holder=self.holder,
+            granted=self.granted,
+            outstanding=self.outstanding - new,
+            committed=self.committed | new,
+            expires=self.expires,
+        )
         return lease, Settlement(accepted=accepted, new=new, refused=events - accepted)
 
     def give_back(self, events: IntervalSet) -> tuple[EventLease, IntervalSet]:
@@ -189,13 +196,14 @@ class EventLedger:
             LeaseLost: the holder has no lease with that epoch.
         """
         failures = {f.event: f for f in failed}
-        lost = single_events(failures)
-        if lost & done:
+        lost = single_events(failures) if failures else EMPTY
+        if lost and lost & done:
             raise InvalidValue("failed", f"events {lost & done} are reported done and failed at once")
-        lease, settlement = self.lease_of(epoch, holder).commit(done | lost)
+        lease, settlement = self.lease_of(epoch, holder).commit(done | lost if lost else done)
         self.leases[epoch] = lease
-        self.done |= settlement.new & done
-        self.failed |= {event: f for event, f in failures.items() if event in settlement.new}
+        self.done |= settlement.new & done if lost else settlement.new
+        if lost:
+            self.failed |= {event: f for event, f in failures.items() if event in settlement.new}
         return settlement
 
     def give_back(self, epoch: int, *, holder: str, events: IntervalSet) -> IntervalSet:

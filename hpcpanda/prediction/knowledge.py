@@ -17,7 +17,7 @@ from hpcpanda.packing.forecast import Forecast
 from hpcpanda.packing.tables import Floats
 from hpcpanda.prediction.decay import FORGOTTEN, HALF_LIFE_S, REBASE, Decay
 from hpcpanda.prediction.hazard import Hazard
-from hpcpanda.prediction.reservations import ReservationCost, Reservations, plan_reservations
+from hpcpanda.prediction.reservations import Reservations, plan_reservations
 from hpcpanda.prediction.sketch import Sketch
 from hpcpanda.prediction.tasks import Calibration, JobEnd, TaskKnowledge, TaskWords
 from hpcpanda.prediction.waits import QueueWaits, Waiting, shape_class
@@ -181,12 +181,12 @@ class Knowledge:
         known = self.tasks.get(task)
         return None if known is None else known.memory_mb(risk or self.risk, self.decay.weight(at))
 
-    def reservations(self, task: int, cost: ReservationCost | None = None) -> Reservations | None:
+    def reservations(self, task: int) -> Reservations | None:
         """The walltimes to ask for, one after the other, that waste least; None without a limit or a finished job."""
         known = self.tasks.get(task)
         if known is None or known.words.walltime_s is None:
             return None
-        return plan_reservations(known.walltimes, known.words.walltime_s, cost)
+        return plan_reservations(known.walltimes, known.words.walltime_s)
 
     # ---- keeping ----
 

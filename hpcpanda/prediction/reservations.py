@@ -1,8 +1,8 @@
 """How much time to ask for, for a job of which the time is uncertain: the requests that waste least. Pure.
 
 Too little is wasted when the job is killed, too much when it ends early. After Aupy, Gainaru, Honoré, Raghavan, Robert and
-Sun, "Reservation strategies for stochastic jobs" (IEEE IPDPS 2019): a request of ``t`` by a job that takes ``x`` costs
-``reserved * t + used * min(x, t) + request``; a killed job is asked for again, with more. For a discrete distribution
+Sun, "Reservation strategies for stochastic jobs" (IEEE IPDPS 2019), with the cost of a request that is the time asked
+for: what of it is not used is lost to others, and a killed job is asked for again, with more. For a discrete distribution
 the best sequence of requests follows by dynamic programming from the longest on; the first of them is what to ask for.
 """
 
@@ -21,41 +21,21 @@ _STEP: Final = 1 / 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReservationCost:
-    """What a request costs. With the defaults the cost of a job less its own time is what is wasted of the time held."""
-
-    reserved: float = 1.0
-    """A second asked for: what is not used is lost to others."""
-    used: float = 0.0
-    """A second used."""
-    request: float = 0.0
-    """Each request, in seconds: the wait for it to start."""
-
-    def __post_init__(self) -> None:
-        require_between("reserved", self.reserved, 0.0, 1e9)
-        require_between("used", self.used, 0.0, 1e9)
-        require_between("request", self.request, 0.0, 1e9)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reservations:
     """What to ask for, one after the other until the job ends."""
 
     seconds: tuple[float, ...]
     """Increasing; the last is the limit."""
     cost: float
-    """Expected, of all requests of a job together."""
+    """Seconds asked for, expected, of all requests of a job together; less its own time it is what is wasted."""
 
 
-def plan_reservations(
-    seen: Observations, limit: float, cost: ReservationCost | None = None
-) -> Reservations | None:
+def plan_reservations(seen: Observations, limit: float) -> Reservations | None:
     """The sequence of requests with the least expected cost.
 
     Args:
         seen: walltimes; those beyond the limit count as the limit.
         limit: longest time that a job may take, seconds: whatever is not known lies below it.
-        cost: of requests.
 
     Returns:
         The sequence; None when no walltime has been seen.
@@ -66,10 +46,9 @@ def plan_reservations(
     require_between("limit", limit, 1e-6, 1e10)
     if not seen.ended:
         return None
-    cost = cost or ReservationCost()
     lengths, larger = _steps(seen, limit)
     shares = [before - after for before, after in pairwise([1.0, *larger])]
-    return _best(lengths, shares, cost)
+    return _best(lengths, shares)
 
 
 def _steps(seen: Observations, limit: float) -> tuple[list[float], list[float]]:
@@ -94,22 +73,16 @@ def _steps(seen: Observations, limit: float) -> tuple[list[float], list[float]]:
     return [*lengths, limit], [*(beyond + (1 - beyond) * share for share in larger), 0.0]
 
 
-def _best(lengths: list[float], shares: list[float], cost: ReservationCost) -> Reservations:
+def _best(lengths: list[float], shares: list[float]) -> Reservations:
     """By dynamic programming: what jobs cost that have outlived all lengths before, times their share."""
     n = len(lengths)
     least = [0.0] * (n + 1)
     choice = [0] * n
     for i in range(n - 1, -1, -1):
         alive = sum(shares[i:])
-        used, passed, best = 0.0, 0.0, float("inf")
+        best = float("inf")
         for j in range(i, n):
-            used += shares[j] * lengths[j]
-            passed += shares[j]
-            total = (
-                alive * (cost.reserved * lengths[j] + cost.request)
-                + cost.used * (used + max(0.0, alive - passed) * lengths[j])
-                + least[j + 1]
-            )
+            total = alive * lengths[j] + least[j + 1]
             if total < best:
                 best, choice[i] = total, j
         least[i] = best

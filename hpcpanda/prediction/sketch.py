@@ -3,8 +3,7 @@
 The mapping is that of DDSketch (Masson, Rim, Lee: "DDSketch: a fast and fully-mergeable quantile sketch with
 relative-error guarantees", PVLDB 12, 2019): bucket ``i`` holds the values in ``(g**(i-1), g**i]`` with
 ``g = (1 + e) / (1 - e)``, and tells ``2 g**i / (g + 1)`` of them, which is at most the share ``e`` off. Values are
-seconds or MiB between fixed bounds, so there are never more than :data:`MOST_BUCKETS` buckets and none has to collapse:
-the merge of two sketches is the sketch of the union.
+seconds or MiB between fixed bounds, so there are never more than :data:`MOST_BUCKETS` buckets and none has to collapse.
 """
 
 from __future__ import annotations
@@ -81,21 +80,15 @@ class Sketch:
         """
         if not len(values):
             return
-        if not (np.isfinite(values).all() and (values >= 0).all()):
+        if not (values.min() >= 0 and values.max() < math.inf):
             raise InvalidValue("values", "one is negative or not a number, which no time or size can be")
-        logs = np.log(np.clip(values, LOWEST, HIGHEST)) / _LOG_GAMMA
+        logs = np.log(np.minimum(np.maximum(values, LOWEST), HIGHEST)) / _LOG_GAMMA
         indices = np.ceil(logs).astype(np.int64)
         first = int(indices.min())
         sums = np.bincount(indices - first, weights=weights)
         for offset in np.flatnonzero(sums).tolist():
             self.weights[first + offset] = self.weights.get(first + offset, 0.0) + float(sums[offset])
         self.squares += float((weights * weights).sum())
-
-    def merge(self, other: Sketch, factor: float = 1.0) -> None:
-        """Count all that another has counted, its weights times a factor."""
-        for index, weight in other.weights.items():
-            self.weights[index] = self.weights.get(index, 0.0) + weight * factor
-        self.squares += other.squares * factor * factor
 
     def copy(self) -> Sketch:
         """A sketch of the same values."""
@@ -119,13 +112,6 @@ class Sketch:
     def samples(self) -> float:
         """How many equally weighted values tell as much: Kish's effective sample size ("Survey sampling", 1965)."""
         return self.total**2 / self.squares if self.squares > 0 else 0.0
-
-    def dense(self) -> Floats:
-        """Weights of all buckets there can be, from :data:`FIRST_BUCKET` on."""
-        weights = np.zeros(MOST_BUCKETS)
-        if self.weights:
-            weights[np.fromiter(self.weights, np.int64) - FIRST_BUCKET] = list(self.weights.values())
-        return weights
 
     def ascending(self) -> Iterator[tuple[int, float]]:
         """Buckets with their weights, smallest values first."""

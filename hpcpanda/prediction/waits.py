@@ -13,7 +13,7 @@ from hpcpanda.domain.validation import require_between
 from hpcpanda.packing.forecast import QueueWait
 from hpcpanda.packing.tables import Floats, Ints
 from hpcpanda.prediction.observations import Observations
-from hpcpanda.prediction.sketch import FIRST_BUCKET, middle
+from hpcpanda.prediction.sketch import Sketch, middle
 
 SHORTEST_S: Final = 900.0
 """Walltimes up to this are of one class; then each class reaches twice as far."""
@@ -85,8 +85,10 @@ class QueueWaits:
         if not known:
             return ()
         shapes = sorted(known)
-        ended = np.stack([known[shape].ended.dense() for shape in shapes])
-        censored = np.stack([known[shape].censored.dense() for shape in shapes])
+        waits = [known[shape] for shape in shapes]
+        buckets = sorted({b for seen in waits for b in (*seen.ended.weights, *seen.censored.weights)})
+        ended = _rows(buckets, [seen.ended for seen in waits])
+        censored = _rows(buckets, [seen.censored for seen in waits])
         counts = ended.sum(axis=1) / scale
         together, left = ended.sum(axis=0), censored.sum(axis=0)
         share = SHRINK_SAMPLES * scale / (together.sum() + left.sum())
@@ -96,16 +98,26 @@ class QueueWaits:
             QueueWait(
                 nodes=2**nodes,
                 seconds=SHORTEST_S * 2**walltime,
-                median_s=middle(FIRST_BUCKET + int(medians[row])),
-                p90_s=middle(FIRST_BUCKET + int(p90s[row])),
+                median_s=middle(buckets[medians[row]]),
+                p90_s=middle(buckets[p90s[row]]),
                 seen=round(float(counts[row])),
             )
             for row, (nodes, walltime) in enumerate(shapes)
         )
 
 
+def _rows(buckets: Sequence[int], sketches: Sequence[Sketch]) -> Floats:
+    """Weights of these buckets, a row for each sketch: only buckets that some sketch uses, for they are few of all."""
+    place = {bucket: column for column, bucket in enumerate(buckets)}
+    rows: Floats = np.zeros((len(sketches), len(buckets)))
+    for row, sketch in zip(rows, sketches, strict=True):
+        if sketch.weights:
+            row[[place[bucket] for bucket in sketch.weights]] = list(sketch.weights.values())
+    return rows
+
+
 def _quantile(ended: Floats, censored: Floats, share: float) -> Ints:
-    """Of each row the bucket that this share does not exceed, see :meth:`Observations.survival`, or the last that holds
+    """Of each row the column of the bucket that this share does not exceed, see :meth:`Observations.survival`, or the last that holds
     anything."""
     weights = ended + censored
     at_risk = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1]

@@ -40,15 +40,6 @@ def observations_of(ended: list[float], censored: list[float]) -> Observations:
 # ---- sketches ----
 
 
-@given(many, many)
-def test_the_merge_of_sketches_is_the_sketch_of_the_union(one: list[float], two: list[float]):
-    """Whatever is in them, and either way round."""
-    merged, turned = sketch_of(one), sketch_of(two)
-    merged.merge(sketch_of(two))
-    turned.merge(sketch_of(one))
-    assert merged == turned == sketch_of(one + two)
-
-
 @given(some)
 def test_many_at_a_time_are_as_one_by_one(values: list[float]):
     """The vectorised way gives the same sketch, but for a value on the very edge of two buckets."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import add
 from typing import Final
 
 import numpy as np
@@ -168,19 +169,23 @@ def _values(steps: tuple[Step, ...], cuts: list[int], terms: Terms, prospect: Pr
 
 def _any_number(values: Floats, price: float) -> list[tuple[int, int]]:
     """The best cut into any number of pieces, each at a price; what is left at the end is not used."""
-    size = len(values)
-    best = np.zeros(size)
-    count = np.zeros(size, dtype=np.int64)
-    came: list[int] = [-1] * size
-    for end in range(1, size):
-        best[end] = _NEVER
-        sums = best[:end] + (values[:end, end] - price)
-        top = float(sums.max())
-        if top > _NEVER:
-            equal = np.flatnonzero(sums == top)
-            start = int(equal[np.argmin(count[equal])])
-            best[end], count[end], came[end] = top, count[start] + 1, start
-    return _chain(came, _first_best(best))
+    columns: list[list[float]] = (values - price).T.tolist()
+    best, count, came = [0.0], [0], [-1]
+    for column in columns[1:]:
+        sums = list(map(add, best, column))  # as long as ``best``: of the cuts before
+        top = max(sums)
+        start = sums.index(top)
+        if top == _NEVER:
+            best.append(_NEVER)
+            count.append(0)
+            came.append(-1)
+            continue
+        if sums.count(top) > 1:
+            start = min((i for i, value in enumerate(sums) if value == top), key=count.__getitem__)
+        best.append(top)
+        count.append(count[start] + 1)
+        came.append(start)
+    return _chain(came, best.index(max(best)))
 
 
 def _at_most(values: Floats, price: float, pieces: int) -> list[tuple[int, int]]:

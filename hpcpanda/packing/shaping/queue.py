@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -86,6 +87,7 @@ def _shapes(demand: Demand, most: int, rules: RequestRules, forecast: Forecast) 
                 )
 
 
+@lru_cache(maxsize=4096)
 def useful_share(prospect: Prospect, nodes: int, life: float, *, cut: bool = False) -> float:
     """Expected useful share of the time that an allocation is held, 0..1."""
     if not prospect.preemptions_per_node_hour:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -115,27 +115,14 @@ def run_stream(
     ledger = EventLedger.over(IntervalSet.span(0, len(costs)))
     task = StreamTask(spec=spec, ledger=ledger, reach=reach)
     shape = NodeShape(site=site, walltime_s=asked_walltime(site), startup_s=startup_s)
-    most = _MOST_ALLOCATIONS * (2 + int(reach[-1] / (site.nodes.cores * shape.walltime_s)))
     accounts: list[LifeAccount] = []
-    lost: list[LifeAccount] = []
     midway: Bias | None = None
-    known: float | None = None
-    while not ledger.finished and len(accounts) < most:
-        life = NodeLife(
-            task,
-            shape,
-            holder=f"a{len(accounts)}",
-            lost_at=lost_at(len(accounts)),
-            event_seconds=known,
-        )
-        account = life.run()
-        known = account.event_seconds
+    for account in _lives(task, shape, lost_at):
         accounts.append(account)
-        if account.lost_node:
-            lost.append(account)
         if midway is None and len(ledger.done) * 2 >= len(costs):
             midway = _so_far(costs, ledger)
         progress((len(ledger.done) + len(ledger.failed)) / len(costs))
+    lost = [a.lost_node for a in accounts if a.lost_node]
     return StreamRun(
         accounts=tuple(accounts),
         core_hours=_sum(accounts),
@@ -148,12 +135,23 @@ def run_stream(
             leases=sum(a.leases for a in accounts),
             given_back=sum(a.given_back for a in accounts),
             midway=midway or _so_far(costs, ledger),
-            core_minutes_a_lost_node=(
-                float(np.mean([a.lost_node for a in lost])) / site.nodes.cores / 60.0 if lost else 0.0
-            ),
+            core_minutes_a_lost_node=float(np.mean(lost)) / site.nodes.cores / 60.0 if lost else 0.0,
             longest_finished_s=float(_of(costs, ledger.done).max()),
         ),
     )
+
+
+def _lives(task: StreamTask, shape: NodeShape, lost_at: Callable[[int], float]) -> Iterator[LifeAccount]:
+    """One allocation after the other, until nothing is left of the task or it does not get on."""
+    known: float | None = None
+    most = _MOST_ALLOCATIONS * (2 + int(task.reach[-1] / (shape.site.nodes.cores * shape.walltime_s)))
+    for number in range(most):
+        if task.ledger.finished:
+            return
+        life = NodeLife(task, shape, holder=f"a{number}", lost_at=lost_at(number), event_seconds=known)
+        account = life.run()
+        known = account.event_seconds
+        yield account
 
 
 def _of(costs: Costs, events: IntervalSet) -> Costs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Final
 
@@ -38,13 +38,18 @@ class SimulatedDispatcher:
             self.books[JOBS] = Books(_PLENTY, account, self._units[JOBS])
 
     def answer(
-        self, wants: Iterable[Want], now: float, event_seconds: float | None, *, besides_s: float
+        self,
+        wants: Iterable[Want],
+        now: float,
+        event_seconds: float | None,
+        *,
+        besides_s: Callable[[], float],
     ) -> int:
-        """Give work for what is wanted; how much came. ``besides_s``: core-seconds of events that are added to it."""
+        """Give work for what is wanted; how much came. ``besides_s`` gives core-seconds of events that are added to it."""
         cost = event_seconds or _UNKNOWN_S
         got = sum(self._jobs_for(want, now) + self._events_for(want, now, cost) for want in wants)
         if got and EVENTS in self.books:
-            got += self._grant(EVENTS, math.ceil(besides_s / cost), now)
+            got += self._grant(EVENTS, math.ceil(besides_s() / cost), now)
         return got
 
     def give_back(self, task: int) -> None:

@@ -30,10 +30,26 @@ class Learning:
         self._rng = rng
         self._forecast = Forecast()
         self._made = -_FRESH_S
-        self.event_seconds: float | None = None
-        """Core-seconds of an event, as far as is known."""
-        self.job_seconds: float | None = None
-        """Walltime of a job at the risk that predictions are made for."""
+        self._events_at: float | None = None
+        self._event_seconds: float | None = None
+        self._jobs_at: float | None = None
+        self._job_seconds: float | None = None
+
+    @property
+    def event_seconds(self) -> float | None:
+        """Core-seconds of an event, as far as is known; worked out when it is asked for after something was seen."""
+        if self._events_at is not None:
+            self._event_seconds = self._knowledge.event_seconds(EVENTS, self._events_at)
+            self._events_at = None
+        return self._event_seconds
+
+    @property
+    def job_seconds(self) -> float | None:
+        """Walltime of a job at the risk that predictions are made for; worked out in the same way."""
+        if self._jobs_at is not None:
+            self._job_seconds = self._knowledge.job_seconds(JOBS, self._jobs_at)
+            self._jobs_at = None
+        return self._job_seconds
 
     def saw_events(self, events: int, now: float) -> None:
         """A pack has reported finished events: some of its ranges are looked at."""
@@ -41,12 +57,12 @@ class Learning:
         counts = np.full(ranges, float(min(events, self._costs.events)))
         seconds = self._costs.draw(self._rng, ranges) * counts / self._costs.events
         self._knowledge.saw_events(EVENTS, counts, seconds, now)
-        self.event_seconds = self._knowledge.event_seconds(EVENTS, now)
+        self._events_at = now
 
     def saw_jobs(self, seconds: Floats, now: float) -> None:
         """Jobs have ended after so long."""
         self._knowledge.saw_jobs(JOBS, seconds, now)
-        self.job_seconds = self._knowledge.job_seconds(JOBS, now)
+        self._jobs_at = now
 
     def saw_start(self, allocation: SimAllocation, now: float) -> None:
         """An allocation has begun."""

@@ -206,6 +206,8 @@ class PackModel:
 
     def settle(self, now: float) -> None:
         """Account for the time since the last call; what is newly finished and journalled is to be taken."""
+        if now == self._at:
+            return
         work_from = min(max(self._at, self._ready_at), now)
         self._account.startup += self._cores * (work_from - min(self._at, work_from))
         capacity = self._cores * (now - work_from)

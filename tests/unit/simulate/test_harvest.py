@@ -9,6 +9,9 @@ import pytest
 
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.site import AllocationSettings, LimitSettings, NodeSettings, SchedulerSettings, Site
+from hpcpanda.planning.actions import Plan
+from hpcpanda.planning.planner import make_plan
+from hpcpanda.planning.situation import Situation
 from hpcpanda.simulate.harvest import ALL_POLICIES, Host, PolicyName, SimulationOptions, run, simulate
 from hpcpanda.simulate.results import HarvestFigures
 from hpcpanda.simulate.simulated_edge.books import Books
@@ -133,6 +136,28 @@ def test_every_finished_event_is_accepted_once_under_kills(share: float) -> None
     for ledger in books.values():
         ledger.validate()
         assert not ledger.leased, "a pack that is gone still holds something"
+
+
+def test_a_plan_sees_every_allocation_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views are kept from one plan of a look to the next: none of them is ever another than one that is made anew."""
+    work = Workload(events=WORK.events, jobs=WORK.jobs, job_share=0.3, startup_s=10.0)
+    options = SimulationOptions(
+        windows="estimated", preemptible=True, failures_per_node_hour=0.05, workload=work
+    )
+    site, trace = _site(), _busy()
+    host = Host.of(trace, options)
+    edge = SimulatedEdge(site, work, np.random.default_rng(0))
+    again = []
+
+    def look(situation: Situation) -> Plan:
+        held, books = edge._held.alive.values(), edge._books
+        assert situation.allocations == tuple(a.view(site, books, situation.now) for a in held)
+        again.append(situation.now)
+        return make_plan(situation)
+
+    monkeypatch.setattr("hpcpanda.simulate.simulated_edge.edge.make_plan", look)
+    run(host.machine(site, options), edge, host.span)
+    assert len(set(again)) < len(again), "no look had more than one plan"
 
 
 def test_events_make_more_of_holes_than_jobs() -> None:
