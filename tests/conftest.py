@@ -50,6 +50,7 @@ _LONG_FILES = (
     "slurm/test_cluster.py",
     "slurm/test_allocation.py",
     "chain/test_command_line.py",
+    "chain/test_urgent.py",
     "slurm/test_psij.py",
     "slurm/test_limits.py",
     "allocation/test_mpi_job.py",

@@ -76,6 +76,12 @@ def unfinished_events(store: Store, task_id: int) -> IntervalSet:
     return found
 
 
+def in_packs(store: Store, task_id: int) -> bool:
+    """Whether a part of a pack that is not settled is of the task."""
+    records = store.allocations.values()
+    return any(part.task_id == task_id for r in records for pack in r.packs for part in pack.open_parts)
+
+
 def held_events(store: Store) -> dict[tuple[int, str], int]:
     """Unfinished events by task and the pack that works on them."""
     held: dict[tuple[int, str], int] = {}

@@ -16,8 +16,9 @@ from pydantic import TypeAdapter
 from hpcpanda.allocation.spool import Spool
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.site import Site
+from hpcpanda_edge.batch_system.choose import submission
+from hpcpanda_edge.batch_system.job_script import Submission
 from hpcpanda_edge.ports import AllocationJob
-from hpcpanda_edge.psij_scheduler import Submission, submission
 from hpcpanda_edge.state_folder import StateFolder
 from hpcpanda_edge.submitting import head_command
 

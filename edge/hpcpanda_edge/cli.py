@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 
-from hpcpanda.client.output import OutputMode
+from hpcpanda.client.access import Bearer
+from hpcpanda.client.async_sdk import AsyncDispatcherClient
+from hpcpanda.client.output import OutputMode, printable
 from hpcpanda.client.rotation import keeping_token
-from hpcpanda.client.sdk import AsyncDispatcherClient, Bearer
 from hpcpanda.client.site_file import SITE, load_site
 from hpcpanda.domain.errors import HpcPandaError, InvalidValue, NotFound, Unavailable
 from hpcpanda.domain.site import Site
@@ -237,7 +238,7 @@ def serve(
         InvalidValue: the site names an executor that PSI/J does not have.
         HpcPandaError: the dispatcher refuses this edge.
     """
-    from hpcpanda_edge.psij_scheduler import make_scheduler
+    from hpcpanda_edge.batch_system.choose import make_scheduler
 
     folder = StateFolder.of(site.spool)
     folder.create()
@@ -269,7 +270,7 @@ def main() -> None:
     try:
         app()
     except HpcPandaError as problem:
-        sys.stderr.write(f"hpcpanda-edge: {problem}\n")
+        sys.stderr.write(f"hpcpanda-edge: {printable(str(problem))}\n")
         sys.exit(1)
 
 

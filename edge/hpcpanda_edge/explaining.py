@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from hpcpanda.allocation.plan import PackStatus
-from hpcpanda.client.output import duration, plain_console
+from hpcpanda.client.output import duration, plain_console, printable
 from hpcpanda.domain.errors import NotFound
 from hpcpanda.domain.why import Why
 from hpcpanda.planning.situation import PackView, PartView
@@ -43,6 +43,8 @@ class PackWhy:
     nodes: int
     draining: bool
     """It was told to end."""
+    gives_way_to: int | None
+    """The task for which it was told to end: its MPI job, or its more urgent events, get the nodes."""
     cores: int
     cores_busy: float
     does: tuple[str, ...]
@@ -167,6 +169,7 @@ def _pack(look: Look, record: AllocationRecord, pack: PackRecord, view: PackView
         kind=pack.kind,
         nodes=pack.nodes,
         draining=pack.draining,
+        gives_way_to=pack.gives_way_to,
         cores=said.cores if said is not None else 0,
         cores_busy=round(said.cores_busy, 1) if said is not None else 0.0,
         does=tuple(_does(look, part, pack, said) for part in view.parts),
@@ -193,7 +196,7 @@ def show_text(explanation: Explanation) -> None:
     console = plain_console()
 
     def say(text: str) -> None:
-        console.print(text, soft_wrap=True)
+        console.print(printable(text), soft_wrap=True)
 
     say(f"edge {explanation.site}: {'running' if explanation.running else 'not running'}")
     for note in explanation.notes:
@@ -213,13 +216,19 @@ def show_text(explanation: Explanation) -> None:
                 if pack.nodes
                 else "a core that others have, too"
             )
-            where = f"{nodes}{', told to end' if pack.draining else ''}"
+            where = f"{nodes}{_end_of(pack)}"
             busy = f"{pack.cores_busy} of {pack.cores} cores busy"
             say(f"  {pack.kind} pack {pack.pack_id} on {where}: {busy}")
             for text in (*pack.does, *pack.complaints):
                 say(f"    {text}")
     for number, text in enumerate(sentences(explanation.learnt)):
         say(text if number else f"\nlearnt\n{text}")
+
+
+def _end_of(pack: PackWhy) -> str:
+    if pack.gives_way_to is not None:
+        return f", finishing what it has begun, to make place for task {pack.gives_way_to}"
+    return ", told to end" if pack.draining else ""
 
 
 def show_json(explanation: Explanation) -> None:

@@ -15,7 +15,8 @@ from hpcpanda.allocation.timeline import collect as collect_timeline
 from hpcpanda.allocation.timeline import write_trace
 from hpcpanda.domain.errors import CorruptData
 from hpcpanda.events.journal import JournalPart, read_journal
-from hpcpanda_edge.records import AllocationRecord, JournalName, JournalRecord, MessageRecord
+from hpcpanda_edge.journal_names import JournalName
+from hpcpanda_edge.records import AllocationRecord, JournalRecord, MessageRecord
 
 MAX_READ: int = 64 * 2**20
 """Journals that have grown by more than this in all are read a share at a time."""

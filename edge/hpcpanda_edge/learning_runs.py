@@ -10,6 +10,7 @@ from hpcpanda.allocation.plan import AllocationStatus
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import AllocationState
 from hpcpanda.prediction.knowledge import Knowledge
+from hpcpanda_edge.cut_short import cut_short
 from hpcpanda_edge.records import AllocationRecord
 
 EXPOSURE_S: Final = 10.0
@@ -116,14 +117,7 @@ class Runs:
             self._learnt = True
 
     def _judge(self, run: _Run) -> None:
-        """A run that ended long before its walltime, neither by itself nor by order of this edge, was preempted, or has
-        lost a node."""
-        record, allocation, said = run.record, self._site.allocation, run.status
-        if run.ended is None or record.started is None or record.cancelled or record.draining:
-            return
-        late = 2 * allocation.margin_s + allocation.grace_s + self._site.scheduler.poll_seconds
-        in_order = said is not None and said.state == "ended" and not any(p.told_to_end for p in said.packs)
-        if not in_order and record.started + record.walltime_s - run.ended > late:
+        if run.ended is not None and cut_short(run.record, run.status, self._site, until=run.ended):
             self._lost(run.ended)
 
     def _lost(self, at: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from rich.table import Table
 
-from hpcpanda.client.output import plain_console
+from hpcpanda.client.output import plain_console, table
 from hpcpanda.domain.intervals import EMPTY
 from hpcpanda_edge import accounts
 from hpcpanda_edge.looking import Look
@@ -152,15 +152,21 @@ def show_json(status: EdgeStatus) -> None:
     sys.stdout.write(STATUS.dump_json(status, indent=2).decode() + "\n")
 
 
-def _table(title: str, lines: Sequence[Any]) -> Table:
-    table = Table(title=title, title_justify="left")
+def _table(title: str, lines: Sequence[Any]) -> Table | str:
     if not lines:
-        table.add_column("none")
-        return table
+        return f"{title}: none"
     names = list(type(lines[0]).__dataclass_fields__)
-    for name in names:
-        table.add_column(name.replace("_", " "))
-    for line in lines:
-        values = (getattr(line, name) for name in names)
-        table.add_row(*("" if v is None else f"{v:.1f}" if isinstance(v, float) else str(v) for v in values))
-    return table
+    rows = [[_cell(getattr(line, name)) for name in names] for line in lines]
+    return table(*(name.replace("_", " ") for name in names), rows=rows, title=f"\n{title}")
+
+
+def _cell(value: object) -> str | int:
+    match value:
+        case None:
+            return ""
+        case float():
+            return f"{value:.1f}"
+        case int():
+            return value
+        case _:
+            return str(value)

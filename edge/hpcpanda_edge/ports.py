@@ -49,6 +49,8 @@ class AllocationJob:
     command: tuple[str, ...]
     folder: Path
     """Its folder in the spool; one of the words of ``command``."""
+    avoid: tuple[str, ...] = ()
+    """Nodes that it should not get, where the batch system can be told so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from hpcpanda.client.output import duration
-from hpcpanda.domain.exchange import MAX_REASONS, MAX_SENTENCE, TaskReason
+from hpcpanda.domain.site_report import MAX_REASONS, MAX_SENTENCE, TaskReason
 from hpcpanda.domain.states import AllocationState, TaskState
 from hpcpanda.domain.task import TaskSpec
 from hpcpanda.domain.why import Why
@@ -85,6 +85,8 @@ class _About:
     @property
     def needs(self) -> str:
         """What it needs, for a sentence about nodes."""
+        if self.record.state is TaskState.MERGING:
+            return "Its merge needs a node"
         if self.view.job is None:
             return "It needs a node"
         plural = f"{self.nodes} nodes" if self.nodes > 1 else "a node"
@@ -98,7 +100,10 @@ class _About:
 def _running(about: _About) -> str:
     cores = sum(view.cores for _, _, view in about.packs)
     names = _names(about)
-    return f"{about.held} in hand in {names}, on nodes with {cores} cores."
+    others = {k.gives_way_to for _, k, _ in about.packs if k.gives_way_to is not None}
+    listed = ", ".join(f"task {number}" for number in sorted(others))
+    place = f" A pack makes place for {listed} when what it has begun is finished." if others else ""
+    return f"{about.held} in hand in {names}, on nodes with {cores} cores.{place}"
 
 
 def _starting(about: _About) -> str:
@@ -114,6 +119,11 @@ def _starting(about: _About) -> str:
                 f"{what}, which waits in the batch queue for {duration(about.look.now - record.created)} now."
             )
         case _:
+            before = next(
+                (k for k in record.packs if k.gives_way_to == about.record.task_id and not k.settled), None
+            )
+            if before is not None:
+                return f"{what}, which starts when pack {before.pack_id} has finished what it has begun."
             return f"{what}, which is starting."
 
 
@@ -129,7 +139,13 @@ def _no_work(about: _About) -> str:
     if back is None:
         return "Nothing of it is here to run; more is asked for as capacity allows."
     ago = duration(about.look.now - back.at)
-    why = SENTENCES[back.reason](about) if back.reason is not Reason.NO_WORK else "there was no place for it."
+    match back.reason:
+        case Reason.NO_WORK:
+            why = "there was no place for it."
+        case Reason.RUNNING | Reason.STARTING:  # of what its packs had then; they may have none by now
+            why = "its packs had enough."
+        case _:
+            why = SENTENCES[back.reason](about)
     return f"Nothing of it is here to run; what was here went back to the dispatcher {ago} ago: {_uncap(why)}"
 
 
@@ -175,7 +191,7 @@ def _no_window(about: _About) -> str:
 
 
 def _waiting_for_nodes(about: _About) -> str:
-    if about.view.job is None:
+    if about.view.job is None or about.record.state is TaskState.MERGING:
         return "Its merge waits for a free node."
     free = max((a.free_nodes for a in about.look.situation.allocations if a.accepts), default=0)
     return f"{about.needs} together; at most {free} of an allocation are free, and packs make place."

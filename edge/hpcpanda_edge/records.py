@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar
@@ -17,8 +16,6 @@ from hpcpanda.domain.why import Why
 from hpcpanda.planning.situation import PackKind
 
 _STRICT: dict[str, object] = {"extra": "forbid"}
-
-_JOURNAL = re.compile(r"([^-]+)-([^-]+)-i(\d+)-r(\d+)\.journal")
 
 
 class OutputState(StrEnum):
@@ -143,6 +140,10 @@ class PartRecord:
     """Number of the last inbox message about it."""
     settled: bool = False
     """It is over, its journals are read, what was not done is released."""
+    begun: float | None = None
+    """When its head first said that the pack runs it, Unix seconds."""
+    since: float | None = None
+    """When its head first said that something of it is finished, Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +160,8 @@ class PackRecord:
     """Number of the last inbox message meant for it."""
     draining: bool = False
     """It was told to end."""
+    gives_way_to: int | None = None
+    """The task for which it was told to end; None when there is none."""
     settled: bool = False
     """It has ended, and all its parts are settled."""
 
@@ -170,6 +173,10 @@ class PackRecord:
     def open_parts(self) -> tuple[PartRecord, ...]:
         """Parts that are not settled."""
         return tuple(p for p in self.parts if not p.settled)
+
+    def begins_again(self) -> PackRecord:
+        """The record as its head begins with it once more."""
+        return replace(self, parts=tuple(replace(p, begun=None, since=None) for p in self.parts))
 
     def with_part(self, part: PartRecord) -> PackRecord:
         """The record with a part exchanged for its newer state, or added."""
@@ -272,22 +279,3 @@ class MessageRecord:
     allocation_id: str
     number: int
     message: InboxMessage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalName:
-    """What the file name of a journal says."""
-
-    allocation_id: str
-    pack_id: str
-    incarnation: int
-    rank: int
-
-    @classmethod
-    def parse(cls, name: str) -> JournalName | None:
-        """Take a file name apart; None when it is not that of a journal."""
-        match = _JOURNAL.fullmatch(name)
-        if match is None:
-            return None
-        allocation_id, pack_id, incarnation, rank = match.groups()
-        return cls(allocation_id=allocation_id, pack_id=pack_id, incarnation=int(incarnation), rank=int(rank))

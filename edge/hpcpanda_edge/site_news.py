@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpcpanda.domain.exchange import SiteReport
+from hpcpanda.domain.site_report import SiteReport
 from hpcpanda.packing.forecast import QueueWait
 
 MAX_WAIT_S = 1e8

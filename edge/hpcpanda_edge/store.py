@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, ValuesView
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -63,6 +63,10 @@ class Table(Mapping[K, V], Generic[K, V]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def values(self) -> ValuesView[V]:
+        """All rows, at the speed of a dictionary: every round goes over them a dozen times."""
+        return self._rows.values()
 
     def put(self, row: V) -> None:
         """Add a row, or exchange the one with the same key."""
@@ -142,6 +146,8 @@ class Store:
         self.charges = Table("charges", _adapter(ChargeRecord), lambda r: r.allocation_id)
         self.usage = Table("usage", _adapter(UsageLedger), lambda _: "ledger")
         self.slices = Table("slices", _adapter(SlicesRecord), lambda r: r.key)
+        self.changes = 0
+        """Transactions so far that have changed a row."""
         self.learnt: str | None = None
         """What was learnt of the site, as last kept; of no account for anything else."""
         self._path = path
@@ -172,6 +178,7 @@ class Store:
                     self._connection.execute("BEGIN IMMEDIATE")
                     for table in self._tables:
                         table.save(self._connection)
+                self.changes += 1
             undo = False
         except sqlite3.Error as problem:
             raise Unavailable(f"{self._path}: {problem}; nothing was changed") from problem

@@ -19,6 +19,7 @@ from hpcpanda.domain.errors import SchedulerFailed
 from hpcpanda.domain.states import AllocationState
 from hpcpanda_edge import files
 from hpcpanda_edge.ports import AllocationJob, SchedulerPort
+from hpcpanda_edge.quarantine import QuarantineKeeper
 from hpcpanda_edge.records import AllocationRecord
 from hpcpanda_edge.steps import Steps
 from hpcpanda_edge.store import Store
@@ -53,11 +54,19 @@ class Submitter:
     which may be in the batch system although their native id is not known.
     """
 
-    def __init__(self, store: Store, steps: Steps, spool: Spool, scheduler: SchedulerPort) -> None:
+    def __init__(
+        self,
+        store: Store,
+        steps: Steps,
+        spool: Spool,
+        scheduler: SchedulerPort,
+        quarantine: QuarantineKeeper,
+    ) -> None:
         self._store = store
         self._steps = steps
         self._spool = spool
         self._scheduler = scheduler
+        self._quarantine = quarantine
         self._refusals = 0
         self.not_before = 0.0
         """Nothing is submitted before, Unix seconds."""
@@ -139,6 +148,7 @@ class Submitter:
             walltime_s=record.walltime_s,
             command=head_command(self._spool.path, folder),
             folder=folder,
+            avoid=() if self._refusals else self._quarantine.avoided(record.nodes, time.time()),
         )
         try:
             native_id = await in_thread(self._scheduler.submit, job)

@@ -20,7 +20,9 @@ from hpcpanda.domain.exchange import CommitResult, LeaseCommit
 from hpcpanda.domain.site import Site
 from hpcpanda.domain.states import AllocationState
 from hpcpanda.domain.usage import Amounts, UsageLedger
-from hpcpanda_edge.records import AllocationRecord, JournalName
+from hpcpanda_edge.cut_short import cut_short
+from hpcpanda_edge.journal_names import JournalName
+from hpcpanda_edge.records import AllocationRecord
 from hpcpanda_edge.store import Store
 from hpcpanda_edge.usage_records import ChargeRecord
 
@@ -243,17 +245,8 @@ class UsageKeeper:
     def _was_preempted(
         self, record: AllocationRecord, status: AllocationStatus | None, charge: ChargeRecord
     ) -> bool:
-        """Whether the batch system has ended a run of it long before its walltime, neither by itself nor by order of
-        this edge."""
-        if record.life > 0:
-            return True
-        if record.started is None or record.cancelled or record.draining:
-            return False
-        if status is not None and status.state == "ended" and not any(p.told_to_end for p in status.packs):
-            return False
-        allocation = self._site.allocation
-        late = 2 * allocation.margin_s + allocation.grace_s + self._site.scheduler.poll_seconds
-        return record.started + record.walltime_s - charge.until > late
+        """Whether the batch system has ended a run of it: one before the last, or the last."""
+        return record.life > 0 or cut_short(record, status, self._site, until=charge.until)
 
 
 def _settled(commit: LeaseCommit, result: CommitResult) -> Amounts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from hpcpanda.allocation.plan import AllocationStatus, PackStatus, TaskProgress
@@ -183,13 +184,9 @@ def _pack(
 def _part(pack: PackRecord, part: PartRecord, status: AllocationStatus | None, held: int) -> PartView:
     said = _progress(status, pack, part)
     heard = status is not None and status.inbox_read >= part.last_message
-    if said is None or not heard:
-        return PartView(task_id=part.task_id, of_jobs=part.of_jobs, held=held)
-    return PartView(
-        task_id=part.task_id,
-        of_jobs=part.of_jobs,
-        backlog_s=said.backlog_s,
-        waiting=said.waiting,
-        held=held,
-        idle=said.idle,
+    known = PartView(
+        task_id=part.task_id, of_jobs=part.of_jobs, held=held, begun=part.begun, since=part.since
     )
+    if said is None or not heard:
+        return known
+    return replace(known, backlog_s=said.backlog_s, waiting=said.waiting, idle=said.idle)

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import selectors
 import signal
-import socket
 import struct
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from hpcpanda.allocation.board import Board
+from hpcpanda.allocation.crew import BROKEN_WORKERS, Crew, WorkerProcess, obituary
 from hpcpanda.allocation.forkserver import Exited, Forked, ForkServer, Notice, SetUp
 from hpcpanda.allocation.messages import (
     Bye,
@@ -35,15 +32,12 @@ from hpcpanda.allocation.messages import (
     ToCoordinator,
 )
 from hpcpanda.allocation.node_work import NodeWork
-from hpcpanda.allocation.process_watch import tree_rss_bytes
 from hpcpanda.allocation.wire import (
     COMMAND,
     FAILED_HEAD,
     SCHEMA_RIGHT,
     SCHEMA_WRONG,
-    STOP,
     Frame,
-    FrameReader,
     WorkerFrame,
 )
 from hpcpanda.allocation.worker_log import LogPipe, NodeLog
@@ -56,26 +50,7 @@ from hpcpanda.events.recorder import Recorder
 
 REPORT_S: Final = 0.1
 _WATCH_S: Final = 0.5
-_BROKEN_WORKERS: Final = 3
-"""So many workers in a row that die before they are ready mean that the payload cannot run here."""
-
 _SCHEMA: Adapter[Schema] = Adapter(Schema)
-
-
-@dataclass(slots=True)
-class WorkerProcess:
-    """A worker as its agent knows it."""
-
-    slot: int
-    sock: socket.socket
-    reader: FrameReader
-    log: LogPipe
-    pid: int = 0
-    ready: bool = False
-    hung_up: bool = False
-    status: int | None = None
-    condemned: str | None = None
-    """Why the agent ended it."""
 
 
 class Agent:
@@ -102,13 +77,11 @@ class Agent:
         self._recorder = recorder
         self._server = server
         self._board = board
-        self._log = log
         self._send = send
         self._selector = selector
         self._reserved = reserved
         self._freed = freed
-        self._workers: dict[int, WorkerProcess] = {}
-        self._unborn: deque[WorkerProcess] = deque()
+        self._crew = Crew(server=server, board=board, log=log, selector=selector, heard=self._on_worker)
         self._set_up = False
         self._broken = 0
         self._finish_at: float | None = None
@@ -117,7 +90,7 @@ class Agent:
         now = time.monotonic()
         self._began = self._reported = self._watched = now
         selector.register(server.sock, selectors.EVENT_READ, self._on_server)
-        selector.register(server_log.fd, selectors.EVENT_READ, lambda: self._on_log(server_log))
+        self._crew.follow(server_log)
         self._server_log = server_log
 
     @property
@@ -151,9 +124,8 @@ class Agent:
         """Start nothing new on these slots, and retire their workers; ``freed`` is called for each, in time."""
         self._reserved |= slots
         self._work.reserve(self._reserved)
-        for slot in slots & self._workers.keys():
-            _stop(self._workers[slot])
-        if empty := slots - self._workers.keys():
+        self._crew.stop(slots)
+        if empty := slots - self._crew.slots:
             self._freed(empty)
 
     def unreserve(self, slots: frozenset[int]) -> None:
@@ -162,7 +134,7 @@ class Agent:
         self._work.reserve(self._reserved)
         if self._set_up and self._finish_at is None and not self.ended:
             for slot in slots:
-                self._start_worker(slot)
+                self._crew.start(slot)
 
     def busy_seconds(self, now: float) -> list[float]:
         """For how long each worker had work since the last call."""
@@ -173,8 +145,7 @@ class Agent:
         deadline = time.monotonic() + grace_s
         self._finish_at = min(deadline, self._finish_at or deadline)
         self._work.stop()
-        for worker in self._workers.values():
-            _stop(worker)
+        self._crew.stop(self._crew.slots)
         self.tick()
 
     def tick(self) -> float:
@@ -189,8 +160,8 @@ class Agent:
             self._report(now)
         if self._finish_at is not None and not self.ended:
             if now >= self._finish_at:
-                self._kill_all()
-            if not self._work.in_hand or not self._workers:
+                self._crew.kill()
+            if not self._work.in_hand or not self._crew.slots:
                 self._end(None)
         return REPORT_S if self._work.in_hand or self._work.has_news else _WATCH_S
 
@@ -212,9 +183,9 @@ class Agent:
             status = self._server.close()
             if self._set_up or status == -signal.SIGKILL:
                 who = "the fork server" if self._set_up else "the process that sets the payload up"
-                self._end(_obituary(who, status), again=True)
+                self._end(obituary(who, status), again=True)
             else:
-                self._end(_obituary("set-up of the payload failed: its process", status), payload_fault=True)
+                self._end(obituary("set-up of the payload failed: its process", status), payload_fault=True)
             return
         for notice in notices:
             self._on_notice(notice)
@@ -225,39 +196,15 @@ class Agent:
                 self._set_up = True
                 for slot in range(len(self._work.slots)):
                     if slot not in self._reserved:
-                        self._start_worker(slot)
+                        self._crew.start(slot)
                 self._report(time.monotonic())
             case SetUp(error=error):
                 self._end(f"set-up of the payload failed: {error}", payload_fault=True)
             case Forked(pid=pid):
-                worker = self._unborn.popleft()
-                worker.pid = pid
-                if worker.condemned:
-                    self._kill(worker, None)
+                self._crew.forked(pid)
             case Exited(pid=pid, status=status):
-                for worker in list(self._workers.values()):
-                    if worker.pid == pid:
-                        self._kill(worker, None)  # programs that it left behind
-                        worker.status = status
-                        self._bury_if_dead(worker)
-
-    def _start_worker(self, slot: int) -> None:
-        ours, theirs = socket.socketpair()
-        ours.settimeout(0)
-        pipe = LogPipe(self._log)
-        worker = WorkerProcess(slot, ours, FrameReader(ours), pipe)
-        self._board.clear(slot)
-        self._workers[slot] = worker
-        self._unborn.append(worker)
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_worker(worker))
-        self._selector.register(pipe.fd, selectors.EVENT_READ, lambda: self._on_log(pipe))
-        self._server.fork_worker(slot, theirs, pipe.write_end)
-        theirs.close()
-        os.close(pipe.write_end)
-
-    def _on_log(self, pipe: LogPipe) -> None:
-        if not pipe.read():
-            self._selector.unregister(pipe.fd)
+                if (worker := self._crew.exited(pid, status)) is not None:
+                    self._bury_if_dead(worker)
 
     # ---- workers ----
 
@@ -265,17 +212,15 @@ class Agent:
         try:
             frames = worker.reader.read()
             if frames is None:
-                self._selector.unregister(worker.sock)
-                worker.hung_up = True
+                self._crew.hang_up(worker)
                 self._bury_if_dead(worker)
                 return
             for frame in frames:
                 self._on_frame(worker, frame)
         except (CorruptData, ValueError, struct.error) as problem:
-            if self._workers.get(worker.slot) is worker:
-                self._selector.unregister(worker.sock)
-                worker.hung_up = True
-                self._kill(worker, f"the worker broke its protocol: {problem}")
+            if self._crew.has(worker):
+                self._crew.hang_up(worker)
+                worker.kill(f"the worker broke its protocol: {problem}")
                 self._bury_if_dead(worker)
             return
         if worker.ready:
@@ -325,7 +270,7 @@ class Agent:
             self._end(f"two nodes saw different results: {problem}")
 
     def _feed_all(self) -> None:
-        for worker in self._workers.values():
+        for worker in self._crew:
             if worker.ready:
                 self._feed(worker)
 
@@ -344,68 +289,41 @@ class Agent:
 
     def _bury_if_dead(self, worker: WorkerProcess) -> None:
         """When a worker has hung up and its exit status is known: blame its range, replace it."""
-        if not worker.hung_up or worker.status is None or self._workers.get(worker.slot) is not worker:
+        if not worker.dead or worker.status is None or not self._crew.has(worker):
             return
         now = time.monotonic()
-        del self._workers[worker.slot]
-        guilty = self._board.read(worker.slot)
-        finishing = self._finish_at is not None and worker.condemned is None
-        error = worker.condemned or _obituary("the worker", worker.status)
+        error = worker.condemned or obituary("the worker", worker.status)
         if tail := worker.log.tail():
             error += f"; it last printed: {tail}"
-        if guilty is not None and not finishing:
-            held = self._work.slots[worker.slot].outstanding.get(guilty.epoch)
-            if held is not None and held.covers(guilty.first, guilty.last):
-                self._work.failed(worker.slot, guilty.epoch, guilty.first, guilty.last, error, now)
+        if self._finish_at is None or worker.condemned is not None:
+            self._blame(worker, error, now)
         self._work.vacate(worker.slot, now)
-        self._discard(worker)
+        self._crew.put_away(worker)
         self._broken += not worker.ready
-        if self._broken >= _BROKEN_WORKERS:
+        if self._broken >= BROKEN_WORKERS:
             killed = worker.status == -signal.SIGKILL and worker.condemned is None
             self._end(f"workers die before they are ready: {error}", payload_fault=not killed, again=killed)
         elif worker.slot in self._reserved:
             self._freed(frozenset((worker.slot,)))
         elif self._finish_at is None and not self.ended:
-            self._start_worker(worker.slot)
+            self._crew.start(worker.slot)
             self._report(now)
 
-    def _discard(self, worker: WorkerProcess) -> None:
-        for fd in (worker.sock.fileno(), worker.log.fd):
-            if fd in self._selector.get_map():
-                self._selector.unregister(fd)
-        worker.sock.close()
-        worker.log.close()
+    def _blame(self, worker: WorkerProcess, error: str, now: float) -> None:
+        """The range that a worker had in hand when it died has failed."""
+        guilty = self._board.read(worker.slot)
+        if guilty is None:
+            return
+        held = self._work.slots[worker.slot].outstanding.get(guilty.epoch)
+        if held is not None and held.covers(guilty.first, guilty.last):
+            self._work.failed(worker.slot, guilty.epoch, guilty.first, guilty.last, error, now)
 
     def _watch(self, now: float) -> None:
         """End workers that take too long or too much memory, and a set-up that never ends."""
         limits = self._spec.resources
         if not self._set_up and now - self._began > limits.setup_timeout_s:
             self._end(f"set-up took longer than {limits.setup_timeout_s} s", payload_fault=True)
-        for worker in self._workers.values():
-            if worker.pid == 0 or worker.condemned:
-                continue
-            in_hand = self._board.read(worker.slot)
-            if in_hand is not None and now - in_hand.since > limits.range_timeout_s:
-                self._kill(worker, f"the range took longer than {limits.range_timeout_s} s")
-            used = tree_rss_bytes(worker.pid) >> 20
-            if used > limits.memory_mb:
-                self._kill(
-                    worker, f"the worker used {used} MiB of memory; the limit is {limits.memory_mb} MiB"
-                )
-
-    def _kill(self, worker: WorkerProcess, why: str | None) -> None:
-        worker.condemned = worker.condemned or why
-        if worker.pid == 0:  # not known yet
-            return
-        for kill in (os.killpg, os.kill):
-            try:
-                kill(worker.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue
-
-    def _kill_all(self) -> None:
-        for worker in self._workers.values():
-            self._kill(worker, None)
+        self._crew.watch(limits, now)
 
     # ---- output ----
 
@@ -425,11 +343,10 @@ class Agent:
             self._bye = Bye(error=f"{error}; it last printed: {tail}", payload_fault=True)
         self._selector.unregister(self._server.sock)
         self._server.close()
-        for worker in self._workers.values():
-            self._discard(worker)
+        leaving = self._crew.slots & self._reserved
+        for worker in self._crew:
+            self._crew.put_away(worker)
             self._work.vacate(worker.slot, time.monotonic())
-        leaving = frozenset(self._workers) & self._reserved
-        self._workers.clear()
         try:
             self._recorder.close()
         except OSError as problem:
@@ -438,21 +355,6 @@ class Agent:
         self._send(self._bye)
         if leaving:
             self._freed(leaving)
-
-
-def _stop(worker: WorkerProcess) -> None:
-    """Tell a worker to finish its range and leave."""
-    with contextlib.suppress(OSError):  # it is gone
-        worker.sock.send(STOP)
-
-
-def _obituary(who: str, status: int) -> str:
-    if status < 0:
-        try:
-            return f"{who} was ended by {signal.Signals(-status).name}"
-        except ValueError:
-            return f"{who} was ended by signal {-status}"
-    return f"{who} left with exit status {status}"
 
 
 def node_log_path(logs: Path, pack_id: str, rank: int) -> Path:

@@ -24,6 +24,7 @@ from hpcpanda.allocation.messages import (
     Want,
 )
 from hpcpanda.allocation.plan import LeasedEvents, TaskProgress, TaskWork
+from hpcpanda.domain.failures import FailureFacts
 from hpcpanda.domain.intervals import EMPTY, EventRange, IntervalSet
 from hpcpanda.domain.ledger import FailedEvent
 from hpcpanda.events.columns import Schema
@@ -241,5 +242,6 @@ class Coordinator:
         if attempts < self._work.spec.loss.attempts:
             self._suspects.append(replace(piece, attempts=attempts, suspect=True))
             return []
-        event = FailedEvent(event=piece.first, error=failure.error, attempts=attempts)
+        facts = FailureFacts(node=failure.node) if failure.node is not None else None
+        event = FailedEvent(event=piece.first, error=failure.error, attempts=attempts, facts=facts)
         return [Send(0, SetAside(epoch=piece.epoch, event=event))]

@@ -24,6 +24,7 @@ from typing import Final, NoReturn
 from hpcpanda.allocation.board import Board
 from hpcpanda.allocation.containers import contain
 from hpcpanda.allocation.process_watch import name_process
+from hpcpanda.allocation.signals import wake_on
 from hpcpanda.allocation.worker import AgentGone, Worker, report_broken
 from hpcpanda.domain.errors import HpcPandaError
 from hpcpanda.domain.site import ContainerSettings
@@ -125,11 +126,7 @@ class ForkServer:
 
 def selector_with_children(sock: socket.socket) -> tuple[selectors.BaseSelector, int]:
     """A selector that wakes for messages and when a child has ended, and the descriptor that tells of the latter."""
-    wake, wake_end = os.pipe()
-    for end in (wake, wake_end):
-        os.set_blocking(end, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+    wake = wake_on(signal.SIGCHLD)
     selector = selectors.DefaultSelector()
     selector.register(sock, selectors.EVENT_READ)
     selector.register(wake, selectors.EVENT_READ)

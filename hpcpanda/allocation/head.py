@@ -26,6 +26,7 @@ from hpcpanda.allocation.pack_line import FROM_HEAD, STATUS
 from hpcpanda.allocation.pack_run import PACK_RUN, PackRun
 from hpcpanda.allocation.plan import AllocationPlan, AllocationStatus, MergePack, MpiJobPack, Pack, PackStatus
 from hpcpanda.allocation.recovery import last_incarnation, work_left
+from hpcpanda.allocation.signals import wake_on
 from hpcpanda.allocation.spool import MESSAGE, PLAN, Spool, read_message, write_message
 from hpcpanda.allocation.spool import STATUS as ALLOCATION_STATUS
 from hpcpanda.domain.errors import HpcPandaError, SchedulerFailed
@@ -291,12 +292,7 @@ class Head:
 
     def _wake_on_signals(self) -> None:
         """SIGTERM drains; SIGCHLD only wakes the loop."""
-        wake, wake_end = os.pipe()
-        os.set_blocking(wake, False)
-        os.set_blocking(wake_end, False)
-        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)
+        wake = wake_on(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD)
 
         def on_signal() -> None:
             if set(os.read(wake, 64)) - {signal.SIGCHLD}:

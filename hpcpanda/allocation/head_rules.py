@@ -281,13 +281,14 @@ class HeadRules:
         return self._start_waiting(now)
 
     def _start_waiting(self, now: float) -> list[Effect]:
-        """Start packs for which nodes are free, in order."""
+        """Start packs for which nodes are free, in order; those that need none do not wait behind others."""
         if self._draining or self._counting:
             return []
         effects: list[Effect] = []
         for life in self.packs.values():
             if not life.running and not life.over:
                 effects += self._launch_if_free(life, now)
+        self._waiting.sort(key=lambda waiting: waiting.pack.nodes > 0)
         while self._waiting and min(self._waiting[0].pack.nodes, self._nodes) <= self._free_nodes:
             life = self._waiting.pop(0)
             self.packs[life.pack.pack_id] = life

@@ -37,6 +37,8 @@ class Job:
     attempt: int = 1
     faults: int = 0
     """How often a node was at fault."""
+    lost_runners: int = 0
+    """How often the process that kept it has ended."""
     avoid: frozenset[int] = frozenset()
     """Ranks that it has failed on."""
     tickets: dict[int, int] = field(default_factory=dict)

@@ -8,13 +8,12 @@ One thread around the rank's selector. Which job starts where is decided by
 from __future__ import annotations
 
 import selectors
-import signal
 import time
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final, Protocol
 
+from hpcpanda.allocation.crew import obituary
 from hpcpanda.allocation.job_keeper import JobKeeper
 from hpcpanda.allocation.job_messages import (
     AskRecord,
@@ -37,13 +36,10 @@ from hpcpanda.allocation.job_messages import (
 from hpcpanda.allocation.job_news import JobNews
 from hpcpanda.allocation.job_placement import JobPlacement, Placed
 from hpcpanda.allocation.job_record import JobJournals, failure_facts, failure_text
-from hpcpanda.allocation.job_run import JobEnded, JobRun
-from hpcpanda.allocation.job_space import Space
+from hpcpanda.allocation.job_run import JobEnded
 from hpcpanda.allocation.job_usage import JobUsage
+from hpcpanda.allocation.jobs_in_hand import JobInHand, JobsInHand
 from hpcpanda.domain.errors import PayloadFailed
-from hpcpanda.domain.jobs import JobPayload
-from hpcpanda.domain.splitting import JobSlice
-from hpcpanda.domain.task import TaskSpec
 from hpcpanda.events.recorder import Recorder
 
 REPORT_S: Final = 0.05
@@ -65,28 +61,6 @@ class EventSlots(Protocol):
     def unreserve(self, slots: frozenset[int]) -> None:
         """Slots that were reserved and reported free are the event side's again."""
         ...
-
-
-@dataclass(slots=True)
-class _Job:
-    """A ticket in hand."""
-
-    task_id: int
-    epoch: int
-    number: int
-    attempt: int
-    spec: TaskSpec
-    """The task's when it came."""
-    content: JobSlice | None = None
-    """What it has to do, of a task that was cut into jobs."""
-    slots: tuple[int, ...] = ()
-    """Empty until it has begun."""
-    ended: JobEnded | None = None
-    """It has succeeded, and waits for the queue's leave to be recorded."""
-    condemned: bool = False
-    """It was told to end for no fault of its own."""
-    void: bool = False
-    """Not to be recorded in any case."""
 
 
 class JobAgent:
@@ -124,14 +98,13 @@ class JobAgent:
         self._journals = JobJournals(open_recorder)
         self._send = send
         self._selector = selector
-        self._specs: dict[int, TaskSpec] = {}
-        self._jobs: dict[int, _Job] = {}
         self._ending: dict[int, float] = {}
         """Tasks that are to end, and when their runs are ended."""
         self._finish_at: float | None = None
         self._more_until = 0.0
         """The queue has said that it has more, and may send it until then."""
         self._news = JobNews()
+        self._jobs = JobsInHand(keeper, placement, self._news)
         self._stepping = self._step_again = False
         self._bye: JobsBye | None = None
         self._reported = self._loads_told = time.monotonic()
@@ -154,7 +127,7 @@ class JobAgent:
         """Act on a message of the queue; not to be called any more once it has ended."""
         match message:
             case JobTask():
-                self._specs[message.task_id] = message.spec
+                self._jobs.specs[message.task_id] = message.spec
             case JobBatch():
                 self._take(message)
             case RecordJob(ticket=ticket):
@@ -163,10 +136,10 @@ class JobAgent:
             case SetJobAside():
                 self._write(lambda: self._journals.set_aside(message.task_id, message.epoch, message.event))
             case EndRun() | ForgetJobs():
-                self._on_drop(message)
+                self._jobs.drop_as_told(message)
             case EndJobTask():
                 self._ending[message.task_id] = time.monotonic() + message.grace_s
-                self._give_back(t for t, j in self._jobs.items() if j.task_id == message.task_id)
+                self._jobs.give_back(self._jobs.of_task(message.task_id))
             case FinishJobs():
                 self.finish(message.grace_s)
         self.tick()
@@ -190,7 +163,7 @@ class JobAgent:
         deadline = time.monotonic() + grace_s
         first = self._finish_at is None
         self._finish_at = min(deadline, self._finish_at or deadline)
-        self._give_back(self._jobs)
+        self._jobs.give_back(list(self._jobs))
         if first:
             self._report(time.monotonic())
         self.tick()
@@ -221,25 +194,7 @@ class JobAgent:
     def _take(self, batch: JobBatch) -> None:
         now = time.monotonic()
         self._more_until = now + _MORE_S if batch.more else 0.0
-        contents = dict(batch.contents)
-        for part in batch.slices:
-            count = part.last - part.first
-            tickets = range(part.ticket, part.ticket + count)
-            for n, ticket in enumerate(tickets):
-                self._jobs[ticket] = _Job(
-                    part.task_id,
-                    part.epoch,
-                    part.first + n,
-                    part.attempt,
-                    self._specs[part.task_id],
-                    contents.get(ticket),
-                )
-            if self._finish_at is not None:
-                self._give_back(tickets)
-                continue
-            request = self._specs[part.task_id].job_request
-            assert request is not None, "a task of events"
-            self._placement.add(part.task_id, Space.of(request), request.walltime_s, tickets, now)
+        self._jobs.take(batch, now, finishing=self._finish_at is not None)
 
     def _step(self) -> None:
         """Start what can be started, and settle with the event side who has which slots."""
@@ -267,32 +222,12 @@ class JobAgent:
         job = self._jobs[placed.ticket]
         job.slots = placed.slots
         self._usage.begin(placed.ticket, job.task_id, placed.slots, time.monotonic())
-        spec = job.spec
-        request = spec.job_request
-        assert isinstance(spec.payload, JobPayload)
-        assert request is not None
-        self._keeper.run(
-            JobRun(
-                run_id=placed.ticket,
-                task_id=job.task_id,
-                epoch=job.epoch,
-                job=job.number,
-                attempt=job.attempt,
-                jobs=spec.event_count,
-                seed=spec.seed,
-                payload=spec.payload,
-                request=request,
-                content=job.content,
-                container=spec.container,
-                processors=tuple(self._processors[s] for s in placed.slots) if self._processors else (),
-                gpus=placed.gpus,
-            )
-        )
+        self._keeper.run(job.run(placed, self._processors))
 
     def _on_keeper(self) -> None:
         notices = self._keeper.notices()
         if notices is None:
-            self._end(f"the keeper of the node's jobs {_obituary(self._keeper)}", again=True)
+            self._end(obituary("the keeper of the node's jobs", self._keeper.close()), again=True)
             return
         for ended in notices:
             self._on_ended(ended)
@@ -318,56 +253,22 @@ class JobAgent:
                         error=failure_text(ended.report),
                         wall_s=ended.report.wall_s,
                         node_at_fault=ended.node_at_fault,
+                        runner_lost=ended.runner_lost,
                         facts=failure_facts(ended.report),
                     )
                 )
             return
         job.ended = ended
-        request = job.spec.job_request
         if job.void:
-            self._drop([ticket], "")
-        elif request is not None and request.clones > 1:
+            self._jobs.drop([ticket], "")
+        elif job.cloned:
             self._send(AskRecord(ticket=ticket))
         else:
             self._record(ticket, job, ended)
 
-    def _on_drop(self, message: EndRun | ForgetJobs) -> None:
-        match message:
-            case EndRun(ticket=ticket):
-                self._drop([ticket] if ticket in self._jobs else [], "another clone of the job was first")
-            case ForgetJobs(task_id=task_id, epochs=epochs):
-                tickets = [t for t, j in self._jobs.items() if j.task_id == task_id and j.epoch in epochs]
-                self._drop(tickets, "its lease was revoked")
-
-    def _give_back(self, tickets: Iterable[int]) -> None:
-        """Those of these jobs that have not begun go back."""
-        waiting = {t for t in tickets if not self._jobs[t].slots}
-        self._placement.drop(waiting)
-        for ticket in waiting:
-            del self._jobs[ticket]
-        self._news.back += waiting
-
-    def _drop(self, tickets: Collection[int], why: str) -> None:
-        """Be done with these jobs at once, whatever they have come to."""
-        self._give_back(tickets)
-        for ticket in [t for t in tickets if t in self._jobs]:
-            job = self._jobs[ticket]
-            job.void = True
-            if job.ended is not None:
-                self._keeper.forget(ticket)
-                del self._jobs[ticket]
-                self._news.back.append(ticket)
-            else:
-                self._condemn(ticket, job, why)
-
-    def _condemn(self, ticket: int, job: _Job, why: str) -> None:
-        if not job.condemned:
-            job.condemned = True
-            self._keeper.end(ticket, why)
-
     # ---- output ----
 
-    def _record(self, ticket: int, job: _Job, ended: JobEnded) -> None:
+    def _record(self, ticket: int, job: JobInHand, ended: JobEnded) -> None:
         def write() -> None:
             self._journals.record(job.task_id, ended, epoch=job.epoch, slots=job.slots)
 
@@ -408,13 +309,13 @@ class JobAgent:
             times = [t for t in (self._finish_at, self._ending.get(job.task_id)) if t is not None]
             if times and now >= min(times):
                 if job.ended is not None:  # nobody has answered whether to record it
-                    self._drop([ticket], "")
+                    self._jobs.drop([ticket], "")
                 else:
-                    self._condemn(ticket, job, "the time that was left to it is over")
+                    self._jobs.condemn(ticket, "the time that was left to it is over")
 
     def _end_tasks(self) -> None:
         """Close the journals of tasks that are to end and of which nothing is in hand."""
-        for task_id in [t for t in self._ending if not any(j.task_id == t for j in self._jobs.values())]:
+        for task_id in [t for t in self._ending if not self._jobs.of_task(t)]:
             del self._ending[task_id]
             if not self._write(partial(self._journals.close, task_id)):
                 return
@@ -436,10 +337,3 @@ class JobAgent:
         self._jobs.clear()
         self._report(time.monotonic())
         self._send(self._bye)
-
-
-def _obituary(keeper: JobKeeper) -> str:
-    status = keeper.close()
-    if status < 0:
-        return f"was ended by {signal.Signals(-status).name}"
-    return f"left with exit status {status}"

@@ -112,6 +112,8 @@ class FailedRun:
     error: str
     wall_s: float = 0.0
     node_at_fault: bool = False
+    runner_lost: bool = False
+    """The node is at fault only as long as the same does not happen to this job again and again."""
     facts: FailureFacts | None = None
     """What else is known of it."""
 

@@ -240,14 +240,18 @@ class JobQueue:
             job.task.finish(job, wall_s)
 
     def _on_failure(self, node: NodeAccount, failure: FailedRun) -> list[JobSend]:
-        node.faults = node.faults + 1 if failure.node_at_fault else 0
+        job = self._settle(node, failure.ticket, failure.wall_s)
+        at_fault = failure.node_at_fault
+        if job is not None and failure.runner_lost:
+            job.lost_runners += 1
+            at_fault = job.lost_runners < MAX_FAULTS
+        node.faults = node.faults + 1 if at_fault else 0
         if node.faults >= MAX_FAULTS:
             node.broken = f"{node.faults} in a row failed by its fault, the last: {failure.error}"
-        job = self._settle(node, failure.ticket, failure.wall_s)
         if job is None:
             return []
         job.avoid |= {node.rank}
-        if failure.node_at_fault:
+        if at_fault:
             job.faults += 1
         else:
             job.error, job.facts = failure.error, failure.facts

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from hpcpanda.allocation.job_run import JobEnded
+from hpcpanda.allocation.node_quarantine import node_name
 from hpcpanda.domain.errors import PayloadFailed
 from hpcpanda.domain.failures import FailureFacts
 from hpcpanda.domain.ledger import ERROR_TEXT_LIMIT, FailedEvent
@@ -115,17 +116,20 @@ def record_job(
 
 
 def failure_text(report: JobReport) -> str:
-    """Why a job failed, with the end of what it said on stderr; at most ``ERROR_TEXT_LIMIT`` characters."""
+    """Why a job failed, with the end of what it said on stderr, or on stdout if it said nothing there; at most
+    ``ERROR_TEXT_LIMIT`` characters."""
     text = (report.error or "no reason is known")[:ERROR_TEXT_LIMIT]
-    joint = "; stderr ends with: "
+    stream, tail = "stderr", report.stderr_tail.strip()
+    if not tail:
+        stream, tail = "stdout", report.stdout_tail.strip()
+    joint = f"; {stream} ends with: "
     room = ERROR_TEXT_LIMIT - len(text) - len(joint)
-    tail = report.stderr_tail.strip()
     return text + joint + tail[-room:] if tail and room > 0 else text
 
 
 def failure_facts(report: JobReport) -> FailureFacts:
-    """What is known of a failed job besides its text."""
-    return FailureFacts(exit_status=report.exit_status, signal=report.signal, node=report.host)
+    """What is known of a job that has failed on this node, besides its text."""
+    return FailureFacts(exit_status=report.exit_status, signal=report.signal, node=node_name())
 
 
 def _read(folder: Path, names: Iterable[str]) -> Iterable[tuple[str, Buffer]]:

@@ -157,14 +157,15 @@ class Router:
         if runner.run is not None:
             del self._busy[runner.run.run_id]
             self._lost(
-                runner.run, "the process that kept it on its node has ended; the node's log may tell why"
+                runner.run,
+                "the process that kept it on its node has ended: the job ended it, or the node is short of memory",
             )
 
     def _lost(self, frame: Frame, why: str) -> None:
         run = RUN.validate_json(frame.body)
         remove_folder(job_folder(self._scratch, run.run_id))
         report = never_ran(run, started=time.time(), error=why)
-        ended = JobEnded(run_id=run.run_id, report=report, node_at_fault=True)
+        ended = JobEnded(run_id=run.run_id, report=report, node_at_fault=True, runner_lost=True)
         self._send(self._agent, None, Frame(FrameKind.ENDED, run.run_id, ENDED.dump_json(ended)))
 
     def _send(self, channel: Channel, runner: _Runner | None, frame: Frame) -> None:

@@ -50,6 +50,8 @@ class JobEnded:
     node_at_fault: bool = False
     """It failed for a reason that is not the job's: the node's disk is full, a program cannot be started for want of
     memory; to be tried elsewhere without counting as an attempt."""
+    runner_lost: bool = False
+    """The process that kept it has ended: for want of memory on the node, or because the job ended it."""
     folder: Path | None = None
     """Work folder with its outputs, to be removed by :meth:`JobKeeper.forget` when they are recorded."""
     outputs: tuple[str, ...] = ()

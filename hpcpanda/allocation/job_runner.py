@@ -26,6 +26,7 @@ from hpcpanda.allocation.job_report import Usage, never_ran
 from hpcpanda.allocation.job_run import JobEnded, JobRun
 from hpcpanda.allocation.job_wire import Channel, Frame, FrameKind
 from hpcpanda.allocation.process_watch import adopt_orphans, children, end_children
+from hpcpanda.allocation.signals import wake_on
 from hpcpanda.domain.errors import PayloadFailed
 from hpcpanda.domain.site import Site
 from hpcpanda.events.adapter import Adapter
@@ -91,14 +92,10 @@ class JobRunner:
         self._bound = self._processors
         self._job: _Job | None = None
         adopt_orphans()
-        self._wake, wake_end = os.pipe()
-        for end in (self._wake, wake_end):
-            os.set_blocking(end, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
         self._signalled = float("-inf")
         for number in BATCH_SIGNALS:
             signal.signal(number, self._on_batch_signal)
-        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+        self._wake = wake_on(signal.SIGCHLD)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)

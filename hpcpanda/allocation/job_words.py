@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -75,20 +75,27 @@ def job_words(
     inputs = tuple(Path(fill(path, of_files)) for path in payload.inputs)
     outputs = tuple(fill(name, of_files) for name in payload.outputs)
     names: tuple[str, ...] = ()
-    words: Iterator[str] = iter(payload.command)
     if content is not None:
         count = content.last - content.first
         values |= {"first": str(content.first), "last": str(content.last), "count": str(count)}
         names = tuple(_names(content, {SLICE, *STREAMS, *outputs, *(path.name for path in inputs)}))
-        words = (each for word in payload.command for each in (names if word == _FILES else (word,)))
     return JobWords(
-        command=tuple(fill(word, values) for word in words),
+        command=tuple(_command(payload.command, values, names if content is not None else None)),
         environment={name: fill(value, values) for name, value in payload.environment.items()},
         inputs=inputs,
         outputs=outputs,
         content=content,
         names=names,
     )
+
+
+def _command(words: Iterable[str], values: Mapping[str, str], names: Iterable[str] | None) -> Iterator[str]:
+    """The words of the command. Names of files are put in as they are, whatever braces are in them."""
+    for word in words:
+        if word == _FILES and names is not None:
+            yield from names
+        else:
+            yield fill(word, values)
 
 
 def _names(content: JobSlice, taken: set[str]) -> Iterator[str]:

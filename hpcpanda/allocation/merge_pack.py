@@ -19,7 +19,7 @@ from hpcpanda.domain.task import TaskSpec
 from hpcpanda.merge import JobOutputs, Source, merge_files
 
 _MODESTY: Final = 15
-"""Added to the niceness of a merge that has no node of its own."""
+"""Added to the niceness of a merge that has no node of its own and that nobody waits for: its task goes on."""
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
             said = time.monotonic()
             tell(PackStatus(pack_id=pack.pack_id, state="running", progress=share))
 
-    if not pack.nodes:
+    if not (pack.nodes or pack.rest):
         os.nice(_MODESTY)
     try:
         made = merge_files(

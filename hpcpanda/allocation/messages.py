@@ -50,6 +50,8 @@ class FailedPiece:
 
     piece: Piece
     error: str
+    node: str | None = None
+    """Where that was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Final
 
 from hpcpanda.allocation.pack_line import HeadLine
 from hpcpanda.allocation.plan import Drain, EndWork, PackStatus, Revoke, ToPack
+from hpcpanda.allocation.signals import wake_on
 
 _KILL_S: Final = 2.0
 """Time between SIGTERM and SIGKILL, where no grace time says less."""
@@ -95,12 +96,7 @@ class Orders:
     def _wake_on_signals(self) -> None:
         """SIGTERM is as a drain; SIGCHLD only wakes. The kernel sends SIGTERM when the parent has died: see ``end_with_parent``."""
         parent = os.getppid()
-        wake, wake_end = os.pipe()
-        os.set_blocking(wake, False)
-        os.set_blocking(wake_end, False)
-        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)
+        wake = wake_on(signal.SIGTERM, signal.SIGCHLD)
 
         def on_signal() -> None:
             if signal.SIGTERM in os.read(wake, 64):

@@ -18,6 +18,7 @@ from hpcpanda.allocation.job_keeper import JobKeeper
 from hpcpanda.allocation.job_placement import JobPlacement
 from hpcpanda.allocation.messages import ToCoordinator
 from hpcpanda.allocation.node_check import check_node
+from hpcpanda.allocation.node_quarantine import node_name, why_kept_out
 from hpcpanda.allocation.node_work import NodeWork
 from hpcpanda.allocation.nursery import Nursery
 from hpcpanda.allocation.pack_journal import new_recorder
@@ -63,6 +64,8 @@ class NodeAgents:
         self._events: Agent | None = None
         self._task_id = 0
         self._reserved: frozenset[int] = frozenset()
+        self._kept_from_events: frozenset[int] = frozenset()
+        """Cores that run no events: all, when the node is in quarantine."""
         self._finish_at: float | None = None
         self._rank = 0
         self._send: Callable[[ToDirector], None] = lambda _: None
@@ -74,6 +77,11 @@ class NodeAgents:
         self._send = send
         nodes = self._run.site.nodes
         complaints = check_node(self._run.site, self._scratch)
+        spool = Spool(Path(self._run.spool))
+        kept_out = why_kept_out(spool, self._run.site, nodes=self._pack.nodes, now=time.time())
+        if kept_out is not None:
+            complaints.append(kept_out)
+            self._kept_from_events = frozenset(range(self._cores))
         self._job_agent = JobAgent(
             keeper=self._keeper,
             placement=JobPlacement(
@@ -186,6 +194,7 @@ class NodeAgents:
                 policy=spec.ranges,
                 prior=work.event_seconds or spec.resources.event_seconds,
                 deadline=self._deadline,
+                node=node_name(),
             ),
             recorder=new_recorder(self._run, work.task_id, rank=self._rank, cores=self._cores),
             server=server,
@@ -194,7 +203,7 @@ class NodeAgents:
             log=NodeLog(node_log_path(self._folder.logs, self._pack.pack_id, self._rank)),
             send=partial(self._send_of_events, work.task_id),
             selector=self._selector,
-            reserved=self._reserved,
+            reserved=self._reserved | self._kept_from_events,
             freed=self._freed,
         )
         self._jobs.set_event_memory(spec.resources.memory_mb)

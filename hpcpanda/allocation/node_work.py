@@ -73,11 +73,19 @@ class NodeWork:
     """The work of one node."""
 
     def __init__(
-        self, *, slots: int, cores_in_pack: int, policy: RangePolicy, prior: float | None, deadline: float
+        self,
+        *,
+        slots: int,
+        cores_in_pack: int,
+        policy: RangePolicy,
+        prior: float | None,
+        deadline: float,
+        node: str | None = None,
     ) -> None:
         self._policy = policy
         self._cores_in_pack = cores_in_pack
         self._deadline = deadline
+        self._node = node
         self._cost = CostModel(prior=prior, cores=slots)
         self._pool: deque[Piece] = deque()
         self._pool_events = 0
@@ -235,7 +243,7 @@ class NodeWork:
         if suspect is not None:
             work.suspects.remove(suspect)
         piece = suspect or Piece(epoch=epoch, first=first, last=last)
-        self._failed.append(FailedPiece(piece=piece, error=error))
+        self._failed.append(FailedPiece(piece=piece, error=error, node=self._node))
         self._after(work, now)
 
     def vacate(self, slot: int, now: float) -> None:

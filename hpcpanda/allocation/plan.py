@@ -107,7 +107,8 @@ class MergePack:
     provenance: dict[str, str] = field(default_factory=dict)
     """Free facts for the manifest: site, dispatcher, versions."""
     nodes: int = 1
-    """0: it has none of its own, but runs with low priority on one core of the head's, beside other packs."""
+    """0: it has none of its own, but runs on one core of the head's, beside other packs; with low priority while the task
+    goes on."""
     kind: Literal["merge"] = "merge"
 
 

@@ -9,6 +9,7 @@
                                  packs/             packs as started, for the ranks to read
     SPOOL/tasks/TASK/events/ALLOCATION-PACK-iN-rRANK.journal   and its segments
     SPOOL/tasks/TASK/output/                        merged files
+    SPOOL/quarantine.json                           nodes on which nothing is to be started
 """
 
 from __future__ import annotations
@@ -101,6 +102,11 @@ class Spool:
     def allocation(self, allocation_id: str) -> AllocationFolder:
         """The folder of one allocation."""
         return AllocationFolder(self.path / "allocations" / allocation_id)
+
+    @property
+    def quarantine(self) -> Path:
+        """The :class:`~hpcpanda.allocation.node_quarantine.QuarantinedNodes`; not there before there were any."""
+        return self.path / "quarantine.json"
 
     def events(self, task_id: int) -> Path:
         """Journals and segments of a task."""

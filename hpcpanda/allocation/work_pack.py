@@ -23,6 +23,7 @@ from hpcpanda.allocation.pack_run import PACK_RUN, PackRun
 from hpcpanda.allocation.plan import Drain, WorkPack
 from hpcpanda.allocation.rank_messages import NodeUse, RankBye, ToldToEnd
 from hpcpanda.allocation.ranks import MpiRanks, OneRank, Ranks
+from hpcpanda.allocation.signals import wake_on
 from hpcpanda.allocation.spool import read_message
 from hpcpanda.domain.room import Room
 
@@ -137,12 +138,7 @@ class PackRank:
 
     def _wake_on_signals(self) -> None:
         """Where the batch system signals the ranks and not the head, the head hears of it from them."""
-        wake, wake_end = os.pipe()
-        os.set_blocking(wake, False)
-        os.set_blocking(wake_end, False)
-        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, lambda *_: None)
+        wake = wake_on(signal.SIGTERM, signal.SIGUSR1)
 
         def on_signal() -> None:
             if set(os.read(wake, 64)) & {signal.SIGTERM, signal.SIGUSR1}:

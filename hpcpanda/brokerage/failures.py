@@ -26,6 +26,8 @@ FACTOR: Final = 2.0
 """So many times more is asked for, each time that memory or time was not enough,"""
 MAX_FACTOR: Final = 4.0
 """and never more than so many times what the user asked for."""
+MAX_HALVINGS: Final = 6
+"""So often a job is split, and what comes of it: into at most 2**6 pieces."""
 MAX_UNCOUNTED: Final = 20
 """So often a failure that is nobody's counts for nothing; what still says so after that is not believed."""
 NO_FAILURE: Final = frozenset({FailureKind.PREEMPTION, FailureKind.LOST_HEARTBEAT})
@@ -46,6 +48,8 @@ class FailureRule:
     """What the failure then comes from."""
     action: FailureAction
     """What is done about it, as long as that is possible."""
+    otherwise: FailureAction | None = None
+    """What is done where that is not possible; ``give-up`` when not said."""
     says: tuple[str, ...] = ()
     """One of these phrases is in the text, in whatever case; ``*`` in a phrase stands for anything."""
     exit_statuses: tuple[int, ...] = ()
@@ -59,6 +63,8 @@ class FailureRule:
         require_name("rules.name", self.name)
         if not (self.says or self.exit_statuses or self.signals or self.limits):
             raise InvalidValue("rules", f"{self.name} says nothing of the failures that it is for")
+        if self.otherwise is not None and self.action in (FailureAction.GIVE_UP, self.otherwise):
+            raise InvalidValue("rules.otherwise", f"{self.name}: after {self.action} there is no otherwise")
         if len(self.says) > MAX_PHRASES:
             raise InvalidValue("rules.says", f"{self.name} has more than {MAX_PHRASES} phrases")
         for phrase in self.says:
@@ -66,6 +72,11 @@ class FailureRule:
                 raise InvalidValue(
                     "rules.says", f"{self.name}: a phrase has 1 to {MAX_PHRASE} characters besides '*'"
                 )
+
+    @property
+    def actions(self) -> tuple[FailureAction, ...]:
+        """What is done: the first that is possible."""
+        return (self.action,) if self.otherwise is None else (self.action, self.otherwise)
 
     def matches(self, text: str, facts: FailureFacts) -> bool:
         """Whether it is for such a failure; ``text`` in lower case."""
@@ -118,6 +129,8 @@ class Chances:
     """More memory may be asked for."""
     time: bool
     """More time may be asked for."""
+    split: bool = False
+    """It is a job that may be split."""
     raised: bool = False
     """More was asked for since it was handed out: it ran with less than the next try will have."""
     crowded: bool = False
@@ -126,6 +139,9 @@ class Chances:
 
 def decide(rule: FailureRule, before: Sequence[FailureStep], chances: Chances) -> FailureAction:
     """What is done about another failure.
+
+    A job that is split counts as not tried yet, since it is another, smaller one; so often as it is split is bounded by
+    itself.
 
     Args:
         rule: the one that is for it.
@@ -137,19 +153,35 @@ def decide(rule: FailureRule, before: Sequence[FailureStep], chances: Chances) -
     if rule.kind in NO_FAILURE:
         same = sum(step.kind in NO_FAILURE for step in before)
         return FailureAction.RETRY if same < MAX_UNCOUNTED else FailureAction.GIVE_UP
-    counted = sum(step.kind not in NO_FAILURE for step in before)
-    if rule.action is FailureAction.GIVE_UP or counted >= chances.retries:
-        return FailureAction.GIVE_UP
-    match rule.action:
+    halvings = sum(step.action is FailureAction.SPLIT for step in before)
+    counted = sum(step.kind not in NO_FAILURE for step in before) - halvings
+    can_split = chances.split and chances.retries > 0 and halvings < MAX_HALVINGS
+    for action in rule.actions:
+        if action is FailureAction.SPLIT and can_split and not (chances.raised and counted < chances.retries):
+            return FailureAction.SPLIT
+        if counted < chances.retries:
+            done = _tried_again(action, chances)
+            if done is not None:
+                return done
+    return FailureAction.GIVE_UP
+
+
+def _tried_again(action: FailureAction, chances: Chances) -> FailureAction | None:
+    """What an action comes to, for what may be tried again; None where it is not possible."""
+    match action:
         case FailureAction.ELSEWHERE:
             return FailureAction.ELSEWHERE if chances.elsewhere else FailureAction.RETRY
         case FailureAction.MORE_MEMORY | FailureAction.MORE_TIME:
-            possible = chances.memory if rule.action is FailureAction.MORE_MEMORY else chances.time
+            possible = chances.memory if action is FailureAction.MORE_MEMORY else chances.time
             if chances.raised:
                 return FailureAction.RETRY
-            return rule.action if possible else FailureAction.GIVE_UP
+            return action if possible else None
+        case FailureAction.SPLIT:
+            return FailureAction.RETRY if chances.raised and chances.split else None
+        case FailureAction.GIVE_UP:
+            return None
         case _:
-            return FailureAction.RETRY
+            return action
 
 
 def _says(text: str, phrase: str) -> bool:

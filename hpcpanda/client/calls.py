@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
 
-from hpcpanda.domain.control import Lifted, NewDeadline, NewPriority
+from hpcpanda.domain.control import Lifted, NewDeadline, NewPriority, Quarantine
 from hpcpanda.domain.errors import HpcPandaError, InvalidValue, Unavailable
 from hpcpanda.domain.exchange import (
     Capacity,
@@ -101,10 +101,15 @@ def revoke_tokens(kind: str, name: str) -> Call[Revoked]:
     return Call(method="DELETE", path=path, answer=Revoked)
 
 
-def lift_quarantine(edge: str) -> Call[Lifted]:
-    """Give a site work again."""
+def quarantines() -> Call[tuple[Quarantine, ...]]:
+    """List what is in quarantine."""
+    return Call(method="GET", path="/v1/admin/quarantine", answer=tuple[Quarantine, ...])
+
+
+def lift_quarantine(edge: str, node: str | None) -> Call[Lifted]:
+    """Give a site, or a node of one, work again."""
     path = f"/v1/admin/quarantine/{quote(edge, safe='')}"
-    return Call(method="DELETE", path=path, answer=Lifted)
+    return Call(method="DELETE", path=path, params=_params(node=node), answer=Lifted)
 
 
 def submit(spec: TaskSpec, idempotency_key: str) -> Call[Task]:

@@ -9,8 +9,10 @@ import typer
 
 import hpcpanda
 from hpcpanda.client import (
+    admin_commands,
     dataset_commands,
     dispatcher_commands,
+    edge_commands,
     payload_commands,
     report_commands,
     task_commands,
@@ -22,6 +24,7 @@ from hpcpanda.client.connection import (
     Connection,
 )
 from hpcpanda.client.login_commands import login, logout, whoami
+from hpcpanda.client.output import printable
 from hpcpanda.client.simulate_commands import simulate
 from hpcpanda.domain.errors import HpcPandaError
 
@@ -33,9 +36,11 @@ app = typer.Typer(
 )
 app.add_typer(task_commands.app, name="task")
 app.add_typer(dataset_commands.app, name="dataset")
+app.add_typer(edge_commands.app, name="edge")
 app.add_typer(dispatcher_commands.app, name="dispatcher")
 app.add_typer(payload_commands.app, name="payload")
 app.add_typer(report_commands.app, name="report")
+app.add_typer(admin_commands.app, name="admin")
 app.command()(simulate)
 app.command()(login)
 app.command()(logout)
@@ -79,7 +84,7 @@ def main() -> None:
     try:
         app()
     except HpcPandaError as problem:
-        typer.echo(f"hpcpanda: {problem}", err=True)
+        typer.echo(f"hpcpanda: {printable(str(problem))}", err=True)
         raise SystemExit(1) from None
 
 

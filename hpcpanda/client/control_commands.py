@@ -36,7 +36,7 @@ def resume(context: typer.Context, task_id: TaskId, output: Printed = OutputMode
 
 
 def retry(context: typer.Context, task_id: TaskId, output: Printed = OutputMode.TABLE) -> None:
-    """Try a finished or failed task again: all that is in no output of it yet."""
+    """Try a task that has ended again: all that is in no output of it yet, with what came to its dataset since."""
     cli = CliContext.of(context, output)
     with cli.connection.open() as client:
         _show(cli, client.retry(task_id))

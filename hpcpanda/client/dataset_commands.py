@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hpcpanda.client.cli_context import CliContext, Printed
-from hpcpanda.client.local_files import Checksum, describe_file, listed_files, portions
-from hpcpanda.client.output import OutputMode, table
+from hpcpanda.client.local_files import Checksum, describe_file, listed_files, portions, require_names
+from hpcpanda.client.output import OutputMode, table, when
 from hpcpanda.dispatcher.wording import counted
 from hpcpanda.domain.dataset import Added, Dataset, DatasetFile, Fact
 from hpcpanda.domain.errors import InvalidValue
@@ -71,6 +70,7 @@ def add(
     if listed is not None and not files:
         calls = listed_files(listed)
     elif files and listed is None and site is not None:
+        require_names(files)
         calls = portions(
             describe_file(path, site=site, kind=kind, container=container, checksum=checksum)
             for path in files
@@ -180,8 +180,8 @@ def _fields(dataset: Dataset) -> list[tuple[str, str]]:
         ("files", f"{dataset.files:,}"),
         ("events", f"{dataset.events:,}"),
         ("bytes", f"{dataset.size:,}"),
-        ("created", _when(dataset.created)),
-        ("changed", _when(dataset.updated)),
+        ("created", when(dataset.created)),
+        ("changed", when(dataset.updated)),
     ]
     rows += [(f"fact {key}", str(value)) for key, value in dataset.meta.items()]
     rows += [(f"at {s.site}", f"{counted(s.files, 'file')}, {s.size:,} bytes") for s in dataset.sites]
@@ -189,7 +189,3 @@ def _fields(dataset: Dataset) -> list[tuple[str, str]]:
         source = f" from {writer.source}" if writer.source else ""
         rows.append(("written by", f"task {writer.task_id}{source} ({writer.spec_digest})"))
     return rows
-
-
-def _when(unix_seconds: float) -> str:
-    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

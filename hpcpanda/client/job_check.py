@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 import select
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 from hpcpanda.allocation.job_keeper import JobKeeper
 from hpcpanda.allocation.job_outcome import STREAMS
+from hpcpanda.allocation.job_process import words_of
 from hpcpanda.allocation.job_run import JobEnded, JobRun
+from hpcpanda.allocation.job_words import SLICE
 from hpcpanda.domain.errors import InvalidValue, PayloadFailed
 from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.listed_cut import ListedCut, cut_listed
 from hpcpanda.domain.site import NodeSettings, Site
 from hpcpanda.domain.task import TaskSpec
 
@@ -62,7 +65,7 @@ class JobFailure:
     attempt: int
     error: str
     printed: str
-    """The end of what it printed on stderr."""
+    """The end of what it printed on stderr, or on stdout if that is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +87,14 @@ class JobsReport:
 
 
 def check_jobs(spec: TaskSpec, *, jobs: int, workers: int) -> JobsReport:
-    """Run ``jobs`` jobs, spread over all of the task's, twice each, ``workers`` at a time, and compare their outputs.
+    """Run ``jobs`` jobs, spread over all of the task's, twice each, ``workers`` at a time, and compare their outputs. Of a task
+    that is cut by what scouts show, the jobs are its scouts.
 
     The second runs are in the reverse order, in other work folders, and are told that they are second attempts.
 
     Raises:
-        InvalidValue: the task has no jobs, or such as cannot be tried without a site.
+        InvalidValue: the task has no jobs, or such as cannot be tried without a site, or cannot be cut as it says.
+        TooLarge: it is cut into more jobs than can be kept.
         PayloadFailed: the process that runs the jobs has ended.
     """
     request = spec.job_request
@@ -99,20 +104,21 @@ def check_jobs(spec: TaskSpec, *, jobs: int, workers: int) -> JobsReport:
         raise InvalidValue(
             "job.nodes", "jobs on several nodes cannot be tried without a site; submit a task with jobs = 1"
         )
-    if spec.split is not None:
+    if spec.inputs is not None and not spec.inputs.files:
         raise InvalidValue(
-            "split",
-            "is done by the dispatcher; check a task with 'jobs' in its place, or submit one of few files",
+            "inputs.dataset",
+            "a dataset cannot be tried here; name some of its files in 'inputs.files' for the trial",
         )
     if spec.container is not None:
         raise InvalidValue(
             "container", "cannot be run without a site; check a copy of the task file without it in the image"
         )
-    numbers = _spread(spec.event_count, jobs)
-    runs = [_run(spec, spec.payload, request, n, attempt=1) for n in numbers]
-    runs += [_run(spec, spec.payload, request, n, attempt=2) for n in reversed(numbers)]
+    cut = cut_listed(spec) if spec.split is not None else None
+    numbers = _spread(cut.cut.jobs if cut is not None else spec.event_count, jobs)
+    runs = [_run(spec, spec.payload, request, cut, n, attempt=1) for n in numbers]
+    runs += [_run(spec, spec.payload, request, cut, n, attempt=2) for n in reversed(numbers)]
     with tempfile.TemporaryDirectory(prefix="hpcpanda-check-") as folder:
-        trial = _Trial(spec.payload)
+        trial = _Trial(spec.payload, {run.job: words_of(run).names for run in runs})
         keeper = JobKeeper(scratch=Path(folder), site=_site(request, folder), log=2)
         try:
             for ended in _ended(keeper, runs, workers):
@@ -135,8 +141,10 @@ def check_jobs(spec: TaskSpec, *, jobs: int, workers: int) -> JobsReport:
 class _Trial:
     """What has been found out so far."""
 
-    def __init__(self, payload: JobPayload) -> None:
-        self._known = {*STREAMS, *(Path(path).name for path in payload.inputs)}
+    def __init__(self, payload: JobPayload, read: Mapping[int, Sequence[str]]) -> None:
+        """``read``: the names that the files of a job's slice have in its work folder."""
+        self._known = {*STREAMS, SLICE, *(Path(path).name for path in payload.inputs)}
+        self._read = read
         self._first: dict[int, JobEnded] = {}
         self.costs: list[JobCost] = []
         self.differences: list[JobDifference] = []
@@ -154,7 +162,7 @@ class _Trial:
                 job=report.job,
                 attempt=report.attempt,
                 error=report.error or "it left no work folder",
-                printed=report.stderr_tail,
+                printed=report.stderr_tail if report.stderr_tail.strip() else report.stdout_tail,
             )
             self.failures.append(failure)
             return
@@ -168,7 +176,7 @@ class _Trial:
                 output_bytes=size,
             )
         )
-        kept = self._known | set(ended.outputs)
+        kept = self._known | set(ended.outputs) | set(self._read[report.job])
         self.left |= {name for name in _files(ended.folder) if name not in kept}
         other = self._first.setdefault(report.job, ended)
         if other is not ended:
@@ -191,17 +199,20 @@ def _spread(count: int, wanted: int) -> list[int]:
     return [0] if wanted == 1 else [i * (count - 1) // (wanted - 1) for i in range(wanted)]
 
 
-def _run(spec: TaskSpec, payload: JobPayload, request: JobRequest, job: int, *, attempt: int) -> JobRun:
+def _run(
+    spec: TaskSpec, payload: JobPayload, request: JobRequest, cut: ListedCut | None, job: int, *, attempt: int
+) -> JobRun:
     return JobRun(
         run_id=2 * job + attempt,
         task_id=0,
         epoch=0,
         job=job,
         attempt=attempt,
-        jobs=spec.event_count,
+        jobs=cut.most_jobs if cut is not None else spec.event_count,
         seed=spec.seed,
         payload=payload,
         request=request,
+        content=cut.slice_of(job) if cut is not None else None,
         gpus=tuple(range(request.gpus)),
     )
 

@@ -107,6 +107,23 @@ def _parsed(path: Path, number: int, line: str) -> DatasetFile:
         raise InvalidValue(f"{path}, line {number}", "; ".join(problems)) from error
 
 
+def require_names(paths: Iterable[Path]) -> None:
+    """Accept files of different names: by its name a file is known in a dataset, wherever its copies are.
+
+    Raises:
+        InvalidValue: two different files have one name.
+    """
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(path.name, path)
+        if other.absolute() != path.absolute():
+            raise InvalidValue(
+                "FILES",
+                f"{other} and {path} have the same name, so the dataset would take them for one file; "
+                "give them names of their own, or list them with --list, where 'name' is free",
+            )
+
+
 def portions(files: Iterable[DatasetFile]) -> Iterator[list[DatasetFile]]:
     """Files in portions of one call each."""
     it = iter(files)

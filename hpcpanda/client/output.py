@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -44,11 +46,21 @@ class Output:
             case OutputMode.QUIET:
                 sys.stdout.writelines(f"{line}\n" for line in quiet)
             case OutputMode.TABLE:
-                self.console.print(table, soft_wrap=isinstance(table, str))
+                shown = printable(table) if isinstance(table, str) else table
+                self.console.print(shown, soft_wrap=isinstance(table, str))
 
     def say(self, text: str) -> None:
         """Print a line that is not part of the result."""
-        self.errors.print(text, soft_wrap=True)
+        self.errors.print(printable(text), soft_wrap=True)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that make a terminal do something, but for tabs and new lines."""
+
+
+def printable(text: str) -> str:
+    """What a payload or a user has said, such that a terminal shows it and does not obey it: codes take the place of escapes."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def plain_console(*, stderr: bool = False) -> Console:
@@ -66,8 +78,13 @@ def table(*columns: str, rows: Sequence[Sequence[object]], title: str | None = N
     for name, right in zip(columns, numeric, strict=True):
         made.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        made.add_row(*(f"{cell:,}" if isinstance(cell, int) else printable(str(cell)) for cell in row))
     return made
+
+
+def when(unix_seconds: float) -> str:
+    """A time as people say it, the same everywhere: ``2026-12-24 18:00:00 UTC``."""
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import structlog
 
-from hpcpanda.client.sdk import AsyncDispatcherClient, Bearer
+from hpcpanda.client.access import Bearer
+from hpcpanda.client.async_sdk import AsyncDispatcherClient
 from hpcpanda.domain.errors import HpcPandaError
 
 LOOK_SECONDS = 3600.0

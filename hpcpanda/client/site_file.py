@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from hpcpanda.dispatcher.wording import plainly
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.site import Site
 
@@ -83,4 +84,5 @@ def _line(location: tuple[int | str, ...], problem: Mapping[str, Any]) -> str:
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InvalidValue):
         return str(cause)
-    return f"{'.'.join(map(str, location)) or 'the file'}: {problem['msg']}"
+    field = ".".join(map(str, location)) or "the file"
+    return f"{field}: {plainly(problem, field, Site)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from hpcpanda.client import control_commands
 from hpcpanda.client.cli_context import CliContext, Printed
-from hpcpanda.client.output import OutputMode, duration, rate, table
+from hpcpanda.client.output import OutputMode, duration, rate, table, when
 from hpcpanda.client.task_file import load_task
 from hpcpanda.client.watch import describe
 from hpcpanda.client.watch import watch as watch_task
@@ -54,6 +53,7 @@ def list_tasks(
     context: typer.Context,
     state: Annotated[TaskState | None, typer.Option(help="Only tasks in this state.")] = None,
     name: Annotated[str | None, typer.Option(help="Only tasks of this name.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only tasks of this user.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=1000)] = 50,
     after: Annotated[int | None, typer.Option(help="Next page: tasks below this number.")] = None,
     output: Printed = OutputMode.TABLE,
@@ -61,7 +61,7 @@ def list_tasks(
     """List tasks, newest first."""
     cli = CliContext.of(context, output)
     with cli.connection.open() as client:
-        page = client.tasks(state=state, name=name, limit=limit, after=after)
+        page = client.tasks(state=state, name=name, owner=owner, limit=limit, after=after)
     rows = [
         (
             t.task_id,
@@ -170,8 +170,8 @@ def _fields(task: Task) -> list[tuple[str, str]]:
         *([] if job is None else [("a job asks for", _request(job))]),
         (f"cost of {'an event' if job is None else 'a job'}", _cost(p.event_seconds, job)),
         *([] if task.state.final else [("now", describe(task))]),
-        ("created", _when(task.created)),
-        ("changed", f"{_when(task.updated)} ({duration(task.updated - task.created)} later)"),
+        ("created", when(task.created)),
+        ("changed", f"{when(task.updated)} ({duration(task.updated - task.created)} later)"),
     ]
     return [*rows, ("message", task.message)] if task.message else rows
 
@@ -193,10 +193,6 @@ def _request(job: JobRequest) -> str:
     if job.clones > 1:
         words.append(f"{job.clones} clones")
     return ", ".join(words)
-
-
-def _when(unix_seconds: float) -> str:
-    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _leave(task: Task, cli: CliContext) -> None:

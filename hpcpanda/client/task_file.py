@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ _SPEC: TypeAdapter[TaskSpec] = TypeAdapter(TaskSpec)
 def load_task(path: Path | str) -> TaskSpec:
     """The task that a file describes.
 
-    Input files may be given as plain paths, or without ``events``: they are counted now. Their paths and
+    Input files may be given as plain paths, as patterns of :mod:`glob`, or without ``events``: they are counted now.
+    A pattern stands for the files that match it now, in the order of their paths. Their paths and
     those of ``payload.python_path`` and ``payload.inputs`` are taken relative to the folder of the task file, which
     is also what ``{here}`` stands for in the command, environment and inputs of a payload, and in ``container``.
 
@@ -41,7 +44,7 @@ def load_task(path: Path | str) -> TaskSpec:
         _describe_inputs(document.get("inputs"), folder)
         return _SPEC.validate_python(document)
     except ValidationError as error:
-        lines = field_errors(each for each in error.errors(include_url=False))
+        lines = field_errors(error.errors(include_url=False), TaskSpec)
         raise InvalidValue(str(path), "; ".join(lines)) from error
     except HpcPandaError as error:
         raise InvalidValue(str(path), str(error)) from error
@@ -73,7 +76,21 @@ def _describe_inputs(inputs: object, folder: Path) -> None:
     """Make paths absolute and count the files that do not say how many events they hold."""
     if not isinstance(inputs, dict) or not isinstance(inputs.get("files"), list):
         return
-    inputs["files"] = [_described(file, inputs, folder) for file in inputs["files"]]
+    inputs["files"] = [
+        _described(file, inputs, folder) for entry in inputs["files"] for file in _matching(entry, folder)
+    ]
+
+
+def _matching(entry: object, folder: Path) -> Iterator[object]:
+    """What an entry stands for: itself, unless it is a pattern and not the name of a file."""
+    if not isinstance(entry, str) or not glob.has_magic(entry) or (folder / entry).exists():
+        yield entry
+        return
+    found = sorted(glob.glob(entry, root_dir=folder, recursive=True))  # noqa: PTH207 - patterns may be absolute
+    files = [name for name in found if (folder / name).is_file()]
+    if not files:
+        raise InvalidValue("inputs.files", f"no file matches {entry!r} in {folder}")
+    yield from files
 
 
 def _described(file: object, inputs: dict[str, Any], folder: Path) -> object:

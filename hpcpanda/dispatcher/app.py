@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
 
@@ -52,6 +53,19 @@ def build_app(
         clock: gives Unix seconds; this machine's, or that of a shared database, unless given.
         bell: wakes requests that wait for work; whoever stops the app closes it first.
     """
+    context = _context(settings, clock=clock, bell=bell)
+    app = FastAPI(title="hpcpanda dispatcher", version=__version__, lifespan=_lifespan(context, settings))
+    app.state.context = context
+    app.add_middleware(BodyLimit, limit=settings.body_limit, context=context)
+    app.add_middleware(RequestMetrics, metrics=context.metrics)
+    problems.install(app)
+    for routes in (edges, tasks, control, datasets, health, auth, admin, reports, metrics, changes):
+        app.include_router(routes.router)
+    return app
+
+
+def _context(settings: DispatcherSettings, *, clock: Clock | None, bell: Bell | None) -> Context:
+    """What requests share."""
     database = open_database(settings)
     now = clock or (FollowingClock() if database.shared else SteadyClock())
     figures = Metrics()
@@ -62,7 +76,7 @@ def build_app(
         told_of.told(news)
 
     store = Store(database, told=told)
-    context = Context(
+    return Context(
         database=database,
         store=store,
         identity=make_identity(settings, store),
@@ -78,6 +92,12 @@ def build_app(
         metrics=figures,
         changes=told_of,
     )
+
+
+def _lifespan(
+    context: Context, settings: DispatcherSettings
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Opens what requests share, keeps house meanwhile, and closes it."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -96,13 +116,6 @@ def build_app(
             await asyncio.gather(*chores, return_exceptions=True)
             await context.wire.close()
             await context.identity.close()
-            await database.close()
+            await context.database.close()
 
-    app = FastAPI(title="hpcpanda dispatcher", version=__version__, lifespan=lifespan)
-    app.state.context = context
-    app.add_middleware(BodyLimit, limit=settings.body_limit, context=context)
-    app.add_middleware(RequestMetrics, metrics=figures)
-    problems.install(app)
-    for routes in (edges, tasks, control, datasets, health, auth, admin, reports, metrics, changes):
-        app.include_router(routes.router)
-    return app
+    return lifespan

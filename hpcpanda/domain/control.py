@@ -54,9 +54,25 @@ class NewDeadline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lifted:
-    """A site that is given work again."""
+class Quarantine:
+    """A site, or a node of one, that is given nothing for a while."""
 
     __pydantic_config__: ClassVar = _STRICT
 
     edge: str
+    node: str | None
+    """None: the whole site."""
+    until: float
+    """Unix seconds."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifted:
+    """A site, or a node of one, that is given work again."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    edge: str
+    node: str | None = None
+    """None: the site and all its nodes."""

@@ -6,23 +6,23 @@ again after a lost answer; the second time changes nothing and is answered alike
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from hpcpanda.domain.errors import InvalidValue
+from hpcpanda.domain.failures import NodeQuarantine
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.ledger import ERROR_TEXT_LIMIT, FailedEvent
 from hpcpanda.domain.requirements import require_tags
 from hpcpanda.domain.room import Room
 from hpcpanda.domain.scouting import MAX_SCOUTS, JobMeasure
+from hpcpanda.domain.site_report import MAX_REASONS, SiteReport, TaskReason
 from hpcpanda.domain.splitting import JobSlice
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import TaskSpec
+from hpcpanda.domain.task import TaskSpec, require_priority
 from hpcpanda.domain.usage import UsageReport
 from hpcpanda.domain.validation import MAX_EVENTS, plain_text, require_between, require_name, require_path
-from hpcpanda.domain.why import Why
 
 _STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
 
@@ -33,14 +33,6 @@ MAX_UPDATES = 10_000
 """Most updates of one kind in a sync."""
 MAX_EDGES = 1000
 """Most edges in one answer."""
-MAX_REASONS = 1000
-"""Most tasks of which an edge says why they are where they are."""
-MAX_CODE = 64
-MAX_SENTENCE = 4000
-MAX_NUMBERS = 32
-"""Bounds of one reason."""
-MAX_TRANSFERS = 100
-"""Most copies told of in one sync."""
 MAX_WITHOUT = 1000
 """Most tasks that a request for work can leave out."""
 
@@ -140,6 +132,8 @@ class Capacity:
     """Largest job that can be taken; without it none is leased."""
     without: tuple[int, ...] = ()
     """Tasks of which nothing is wanted now, at most 1000."""
+    above: int | None = None
+    """Only tasks of a higher priority than this: what the edge has would make place for them."""
     wait_s: float = 0.0
     """How long the dispatcher may hold the answer back until there is work, 0..30 s."""
 
@@ -147,6 +141,8 @@ class Capacity:
         require_between("cores", self.cores, 1, 10**9)
         require_between("seconds", self.seconds, 0.001, 1e8)
         require_between("wait_s", self.wait_s, 0.0, 30.0)
+        if self.above is not None:
+            require_priority(self.above, "above")
         if len(self.without) > MAX_WITHOUT:
             raise InvalidValue("without", f"more than {MAX_WITHOUT} tasks; leave out those that matter most")
 
@@ -243,66 +239,6 @@ class TaskActivity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskReason:
-    """Why a task is where it is, at the edge that says so."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    task_id: int
-    why: Why
-
-    def __post_init__(self) -> None:
-        if len(self.why.code) > MAX_CODE or len(self.why.sentence) > MAX_SENTENCE:
-            raise InvalidValue(
-                "why", f"code of more than {MAX_CODE} or sentence of more than {MAX_SENTENCE} characters"
-            )
-        object.__setattr__(
-            self, "why", replace(self.why, sentence=plain_text(self.why.sentence, MAX_SENTENCE))
-        )
-        if not all(map(math.isfinite, self.why.numbers.values())):
-            raise InvalidValue("why.numbers", "not all are finite; leave those out")
-        if len(self.why.numbers) > MAX_NUMBERS or any(len(name) > MAX_CODE for name in self.why.numbers):
-            raise InvalidValue(
-                "why.numbers", f"more than {MAX_NUMBERS}, or a name of more than {MAX_CODE} characters"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
-    """Data that a site has copied to itself."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    source: str
-    """Site or store that it came from."""
-    size: int
-    """Bytes."""
-    seconds: float
-
-    def __post_init__(self) -> None:
-        require_name("source", self.source)
-        require_between("size", self.size, 1, MAX_EVENTS)
-        require_between("seconds", self.seconds, 1e-6, 1e7)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteReport:
-    """What an edge has seen of its site since it last said so; brokerage learns from it."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    queue_wait_s: float | None = None
-    """How long an allocation asked for now is expected to wait; None says nothing."""
-    transfers: tuple[Transfer, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.queue_wait_s is not None:
-            require_between("site.queue_wait_s", self.queue_wait_s, 0.0, 1e8)
-        if len(self.transfers) > MAX_TRANSFERS:
-            raise InvalidValue("site.transfers", f"more than {MAX_TRANSFERS}; leave out the smallest")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRequest:
     """Everything an edge has to say since the last time, in one message; also its heartbeat."""
 
@@ -375,6 +311,8 @@ class SyncReply:
     a final state: its spool may be cleaned, running work on it stopped."""
     rejected_outputs: tuple[str, ...] = ()
     """Paths of outputs that do not match what this edge committed."""
+    nodes: tuple[NodeQuarantine, ...] | None = None
+    """Nodes of the site on which nothing is to be started, in the place of what was said before; None says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

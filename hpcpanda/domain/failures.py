@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Literal
 
-from hpcpanda.domain.validation import require_between
+from hpcpanda.domain.validation import plain_text, require_between
 
 _STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
 
@@ -41,6 +41,11 @@ class FailureAction(StrEnum):
     """Try again, for a while only at other sites, if any may have it."""
     MORE_MEMORY = "more-memory"
     MORE_TIME = "more-time"
+    SPLIT = "split"
+    """Go on as two smaller jobs; only for jobs that have several files or events."""
+    QUARANTINE_NODE = "quarantine-node"
+    """Try again, wherever comes first; it is put down to the node, not to the site, and a node to which several are put down
+    is given nothing for a while."""
     GIVE_UP = "give-up"
     """Set it aside for good."""
 
@@ -65,8 +70,20 @@ class FailureFacts:
             require_between("facts.exit_status", self.exit_status, 0, 2**31 - 1)
         if self.signal is not None:
             require_between("facts.signal", self.signal, 1, 128)
-        if self.node is not None and len(self.node) > MAX_NODE:
-            object.__setattr__(self, "node", self.node[:MAX_NODE])
+        if self.node is not None:
+            object.__setattr__(self, "node", plain_text(self.node[:MAX_NODE], MAX_NODE))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeQuarantine:
+    """A node of a site on which nothing is started for a while."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    node: str
+    until: float
+    """Unix seconds."""
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +151,9 @@ def listed(*, event: int, error: str, attempts: int, history: tuple[FailureStep,
     tries = sum(step.attempts for step in history)
     where = sorted({step.edge for step in history})
     often = "once" if tries == 1 else f"{tries} times"
-    why = f"{sentence_of(last.kind)}; it was tried {often} on {', '.join(where)}."
+    split = sum(step.action is FailureAction.SPLIT for step in history)
+    smaller = f", and split {split} times" if split > 1 else ", and split once" if split else ""
+    why = f"{sentence_of(last.kind)}; it was tried {often} on {', '.join(where)}{smaller}."
     return ListedFailure(
         event=event, error=error, attempts=attempts, kind=last.kind, why=why, history=history
     )

@@ -42,6 +42,13 @@ class InputFormat(StrEnum):
     ROOT = "root"
     HDF5 = "hdf5"
     LHE = "lhe"
+    FILE = "file"
+    """Any file at all; the whole of it counts as one entry."""
+
+    @property
+    def in_containers(self) -> bool:
+        """Whether entries are in a tree or dataset of a file that has to be named."""
+        return self in (InputFormat.ROOT, InputFormat.HDF5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +103,7 @@ class Inputs:
     listing: str | None = None
     """Set by edges: a file that lists the files of events that are handed out later."""
     container: str | None = None
-    """ROOT: name of the tree. HDF5: name of the dataset whose length counts entries. LHE: not used."""
+    """ROOT: name of the tree. HDF5: name of the dataset whose length counts entries. Others: not used."""
 
     def __post_init__(self) -> None:
         if self.dataset is None:
@@ -116,8 +123,12 @@ class Inputs:
                     "inputs.files.first", f"{start} of {file.path!r}: the file before ends at {end}"
                 )
             end = start + file.events
-        if self.format is not InputFormat.LHE and not self.container:
-            raise InvalidValue("inputs.container", f"{self.format} files need the name of a tree or dataset")
+        if self.format.in_containers and not self.container:
+            raise InvalidValue(
+                "inputs.container",
+                f"{self.format} files need the name of a tree or dataset; if whole files are meant, "
+                "say format = 'file'",
+            )
 
     @property
     def starts(self) -> tuple[int, ...]:

@@ -140,6 +140,20 @@ class Cut:
         """Behind the last job."""
         return self.first_job + self.jobs
 
+    @property
+    def of_pieces(self) -> bool:
+        """Whether its jobs came of others that were too large: it has no positions of its own, and what each job has is
+        kept one by one."""
+        return self.first == self.last
+
+    def goes_on_in(self, other: Cut) -> bool:
+        """Whether another, right behind it, is cut by the same rule, as if both were one."""
+        if self.of_pieces:
+            return False
+        if (self.unit, self.size, self.last) != (other.unit, other.size, other.first):
+            return False
+        return self.size is None or self.jobs * self.size == self.last - self.first
+
 
 def by_size(unit: Unit, *, first_job: int, first: int, last: int, size: int) -> Cut:
     """Every job has ``size`` positions, the last one what is left."""
@@ -208,6 +222,11 @@ class Greedy:
                 self._put(file.ordinal, file.events, size)
         else:
             self._put_parts(file, size)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the last job holds all that it may, whatever follows."""
+        return not self._fits(1, 0)
 
     def _size_of(self, file: FileSpan) -> int:
         if self.caps.bytes is None:

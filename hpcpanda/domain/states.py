@@ -61,7 +61,7 @@ class TaskEvent(StrEnum):
     RESUME_RUNNING = "resume-running"
     RESUME_SCOUTING = "resume-scouting"
     RETRY = "retry"
-    """Its user wants what has failed to be tried again."""
+    """Its user wants what has failed to be tried again, or what has come since to be read."""
     REOPEN = "reopen"
     """Finished events were lost with the site that had them, and are to be done again."""
 
@@ -84,6 +84,7 @@ _TASK: dict[tuple[TaskState, TaskEvent], TaskState] = {
     (TaskState.RUNNING, TaskEvent.ALL_SETTLED): TaskState.MERGING,
     (TaskState.PAUSED, TaskEvent.ALL_SETTLED): TaskState.MERGING,
     (TaskState.MERGING, TaskEvent.REOPEN): TaskState.RUNNING,
+    (TaskState.DONE, TaskEvent.RETRY): TaskState.RUNNING,
     (TaskState.FINISHED, TaskEvent.RETRY): TaskState.RUNNING,
     (TaskState.FAILED, TaskEvent.RETRY): TaskState.RUNNING,
     (TaskState.MERGING, TaskEvent.OUTPUT_COMPLETE): TaskState.DONE,

@@ -25,9 +25,13 @@ from hpcpanda.domain.validation import (
 _STRICT: dict[str, object] = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
-def require_priority(priority: int) -> None:
+MAX_PRIORITY = 1000
+"""Highest priority of a task; the lowest is as far below 0."""
+
+
+def require_priority(priority: int, field: str = "priority") -> None:
     """Raise InvalidValue unless a task may have it."""
-    require_between("priority", priority, -1000, 1000)
+    require_between(field, priority, -MAX_PRIORITY, MAX_PRIORITY)
 
 
 def require_deadline(deadline: datetime | None) -> None:
@@ -224,10 +228,12 @@ class TaskSpec:
             return
         if self.jobs is not None:
             raise InvalidValue("split", "is how events or inputs are cut into jobs; leave 'jobs' out")
-        if self.inputs is not None and self.inputs.grows:
+        grows = self.inputs is not None and self.inputs.grows
+        if grows and (self.has_to_learn or self.scouts):
             raise InvalidValue(
                 "inputs.grows",
-                "is for tasks of events; a dataset is cut into jobs when it is closed: leave it out",
+                "jobs are cut as files come, and scouts would decide too late; leave it and read the dataset when it is closed, or "
+                "cut by files_per_job, events_per_job, max_bytes, or max_walltime_s with resources.event_seconds, without scouts",
             )
         require_split(
             self.split,
@@ -236,12 +242,11 @@ class TaskSpec:
             guessed=self._says_cost,
             scouts=self.scouts,
         )
-        if self.has_to_learn and isinstance(self.payload, JobPayload):
+        if (self.has_to_learn or grows) and isinstance(self.payload, JobPayload):
             words = (*self.payload.command, *self.payload.environment.values())
             if any("{jobs}" in word for word in words):
-                raise InvalidValue(
-                    "payload.command", "{jobs} is not known before scouts have run; leave it out"
-                )
+                when = "all files have come" if grows else "scouts have run"
+                raise InvalidValue("payload.command", f"{{jobs}} is not known before {when}; leave it out")
         if self.staging.inputs == "copy":
             raise InvalidValue(
                 "staging.inputs", "files that are split among jobs are read in place; leave it out"

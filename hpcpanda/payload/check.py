@@ -219,7 +219,8 @@ def _warnings(spec: TaskSpec, trial: Trial, content: Content | None, programs_mb
         shown = trial.printed.decode(errors="replace").strip().splitlines() or [""]
         yield f"writes on stdout, {trial.printed_bytes} bytes, beginning {shown[0][:80]!r}; it goes to the node's log"
     if trial.new_threads > 0:
-        yield f"import and set-up start {trial.new_threads} threads; workers are forked without them and may hang"
+        threads = f"{trial.new_threads} thread{'s' * (trial.new_threads != 1)}"
+        yield f"import and set-up start {threads}; workers are forked without them and may hang"
     for path in trial.open_files[:5]:
         yield f"the set-up leaves {path} open: forked workers share its position; open files in the call"
     left = sorted({name for cut in trial.cuts for name in cut.left_files})

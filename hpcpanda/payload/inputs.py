@@ -23,7 +23,7 @@ def describe(path: str, format: InputFormat, container: str | None = None) -> In
     """Count a file's entries and find the entry numbers at which reading may start cheaply.
 
     ROOT: the cluster ends all branches share. HDF5: the dataset's chunks. LHE can only be read from
-    its beginning, so it has no such numbers.
+    its beginning, so it has no such numbers. Any other file is one entry; it is not opened, and its size is told.
 
     Args:
         path: the file; a relative path is taken from the current folder.
@@ -34,12 +34,15 @@ def describe(path: str, format: InputFormat, container: str | None = None) -> In
         InvalidValue: the file cannot be read as this format, or has no entries; names the file.
     """
     absolute = os.path.abspath(path)  # noqa: PTH100 - symbolic links are kept, as users wrote them
-    if format is not InputFormat.LHE and not container:
+    if format.in_containers and not container:
         raise InvalidValue(
-            "inputs.container", f"{absolute}: {format} files need the name of a tree or dataset"
+            "inputs.container",
+            f"{absolute}: {format} files need the name of a tree or dataset; if whole files are meant, say format 'file'",
         )
     if not Path(absolute).is_file():
         raise InvalidValue("inputs.files", f"{absolute}: no such file")
+    if format is InputFormat.FILE:
+        return InputFile(path=absolute, events=1, size=Path(absolute).stat().st_size or None)
     cuts: Iterable[int] = ()
     try:
         if format is InputFormat.ROOT:

@@ -105,10 +105,12 @@ class EndPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreeNodes:
-    """A pack is to finish what it has begun and end: an MPI job waits for its nodes."""
+    """A pack is to finish what it has begun and end: an MPI job, or more urgent events, wait for its nodes."""
 
     allocation_id: str
     pack_id: str
+    for_task: int
+    """That waits for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,10 @@ class CancelAllocation:
 Action = FeedPack | AddPack | NewAllocation | EndPart | FreeNodes | GiveBack | CancelAllocation
 
 
+Lane = Literal["events", "jobs", "urgent"] | None
+"""Questions for anything, for events, for jobs, and for what is urgent wait beside each other."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
     """Work to ask the dispatcher for."""
@@ -142,6 +148,13 @@ class Want:
     """Largest job that there is room for; None when no jobs are wanted."""
     without: tuple[int, ...] = ()
     """Tasks of which nothing can be used now."""
+    above: int | None = None
+    """Only tasks of a higher priority than this: they would interrupt others."""
+
+    @property
+    def lane(self) -> Lane:
+        """Which of the questions that wait beside each other it is."""
+        return "urgent" if self.above is not None else self.only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

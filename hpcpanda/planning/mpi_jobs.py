@@ -60,7 +60,11 @@ class Waiting:
                 self._keep(host, pool.job.nodes)
                 if freed is not None:
                     self._draining.add(host.allocation_id)
-                    yield FreeNodes(allocation_id=host.allocation_id, pack_id=freed.pack_id)
+                    yield FreeNodes(
+                        allocation_id=host.allocation_id,
+                        pack_id=freed.pack_id,
+                        for_task=pool.task.task_id,
+                    )
 
     def _coming(self, host: AllocationView, pool: Pool) -> int:
         """Nodes of MPI jobs that end early enough for another."""

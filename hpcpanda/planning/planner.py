@@ -27,6 +27,7 @@ from hpcpanda.planning.actions import (
     Reason,
     Share,
 )
+from hpcpanda.planning.giving_way import GivingWay
 from hpcpanda.planning.numbers import numbers
 from hpcpanda.planning.packs import Ground, Pool, Target
 from hpcpanda.planning.pointless import pointless
@@ -65,6 +66,7 @@ class _Round:
             if a.running and a.free_nodes
         ]
         self._freed: tuple[FreeNodes, ...] = ()
+        self._way: GivingWay | None = None
         self._waits: set[int] = set()
         self._asked = Asked()
 
@@ -79,10 +81,14 @@ class _Round:
             self._free(tuple(waiting.make_place(self._todo.mpi)))
             self._waits = waiting.waits
             self._grounds = [*running, *new]
+            self._give_way()
             self._fill()
             self._feed_late()
         actions = tuple(self._actions())
-        asked = tuple(wants(self._s, self._sharing, self._targets, self._grounds, actions, self._waits))
+        offer = self._way.offer if self._way is not None else None
+        asked = tuple(
+            wants(self._s, self._sharing, self._targets, self._grounds, actions, self._waits, offer)
+        )
         return Plan(
             actions=actions,
             wants=asked,
@@ -189,6 +195,23 @@ class _Round:
         for pool in self._todo.jobs if target.has_jobs else self._todo.pools:
             target.take_back(pool)
 
+    def _give_way(self) -> None:
+        """Packs of clearly less urgent events make place; the pack that takes their nodes starts as soon as they end."""
+        self._way = GivingWay(self._s, self._tasks, self._targets, self._grounds)
+        for pool in self._todo.fresh(self._todo.events):
+            target = self._way.give_way(pool)
+            if target is None or target.view is None or target.allocation_id is None:
+                continue
+            where = {"allocation_id": target.allocation_id, "pack_id": target.view.pack_id}
+            self._freed += (FreeNodes(**where, for_task=pool.task.task_id),)
+            self._targets.remove(target)
+            for other in self._todo.pools:
+                target.take_back(other)
+            ground = Ground(free=target.nodes, seconds=target.seconds, allocation_id=target.allocation_id)
+            self._sharing.new_pack(ground, (), (pool,))
+            ground.free = 0  # what is left of them is free when the pack has ended
+            self._grounds.append(ground)
+
     def _fill(self) -> None:
         """Plan merges and work packs for nodes without a pack."""
         for task in self._todo.merges:
@@ -254,13 +277,22 @@ class _Round:
             yield GiveBack(task_id=task_id)
 
     def _merging_beside(self) -> Iterator[Action]:
-        """Files of tasks that go on are merged where packs run, on a core that these have, too: no node is taken from
-        work for them, nor an allocation asked for."""
+        """What finds no node is merged where packs run, on a core that these have, too: the rest of settled tasks first,
+        since somebody waits for it, then files of tasks that go on. For those no node is taken from work, nor an allocation
+        asked for."""
+        reasons = self._todo.reasons
+        settled = [t for t in self._todo.merges if reasons[t.task_id] is Reason.WAITING_FOR_NODES]
+        if not settled and not self._todo.partial:
+            return
         hosts = sorted(
             (a for a in self._hosts if all(p.kind != "merge" for p in a.packs)), key=lambda a: a.seconds_left
         )
-        for task in self._todo.partial if not self._s.draining else ():
+        if any(p.parts and all(part.idle for part in p.parts) for a in hosts for p in a.packs):
+            settled = []  # a node is free in a moment
+        for task in (*settled, *self._todo.partial) if not self._s.draining else ():
             if hosts:
+                if task in settled:
+                    reasons[task.task_id] = Reason.STARTING
                 share = Share(task_id=task.task_id, events=0)
                 pack = PackPlan(kind="merge", nodes=0, work=(share,))
                 yield AddPack(allocation_id=hosts.pop().allocation_id, pack=pack)

@@ -58,6 +58,10 @@ class PartView:
     time, whatever messages are unread."""
     idle: bool = False
     """It has said that it has nothing to do, knowing all messages."""
+    begun: float | None = None
+    """When it was first said to run, on the clock of ``Situation.now``; None when that is not known."""
+    since: float | None = None
+    """When it was first said to have finished something; None when it has not, or when that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,8 +30,12 @@ def wants(
     grounds: Sequence[Ground],
     actions: Sequence[Action],
     waits: set[int],
+    offer: tuple[Target, int] | None = None,
 ) -> Iterator[Want]:
-    """What to ask for once the actions are chosen: for packs jobs, then events; then anything for free nodes."""
+    """What to ask for once the actions are chosen: for packs jobs, then events; then anything for free nodes.
+
+    ``offer``: a pack that would give way, and to events above which priority.
+    """
     if s.draining:
         return
     useless = {a.task_id for a in actions if isinstance(a, GiveBack)}
@@ -42,6 +46,8 @@ def wants(
     yield from asking.refills(told)
     yield from asking.events(told)
     yield from asking.anything(grounds, [a for a in actions if isinstance(a, NewAllocation)])
+    if offer is not None:
+        yield asking.urgent(*offer)
 
 
 @dataclass(slots=True)
@@ -156,6 +162,16 @@ class _Asking:
                 only="events",
                 without=self.without,
             )
+
+    def urgent(self, target: Target, above: int) -> Want:
+        """Events for a pack that would give way to them."""
+        return Want(
+            cores=self.sharing.cores(target),
+            seconds=min(self.site.allocation.lookahead_s, target.seconds),
+            only="events",
+            without=self.without,
+            above=above,
+        )
 
     def anything(self, grounds: Sequence[Ground], planned: Sequence[NewAllocation]) -> Iterator[Want]:
         """Work for nodes without a pack, and for allocations that could be asked for."""

@@ -28,7 +28,8 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hpcpanda_edge import accounts
-from hpcpanda_edge.psij_scheduler import make_scheduler
+from hpcpanda_edge.batch_system.choose import make_scheduler
+from hpcpanda_edge.quarantine import QuarantineKeeper
 from hpcpanda_edge.state_folder import StateFolder
 from hpcpanda_edge.steps import Steps
 from hpcpanda_edge.store import Store
@@ -157,7 +158,8 @@ async def fill(services: LoginNode, allocations: int) -> None:
     new = NewAllocation(nodes=NODES, walltime_s=site.allocation.walltime_s, packs=(pack,))
     with store.transaction():
         steps.act([new] * allocations, time.time())
-    submitter = Submitter(store, steps, spool, make_scheduler(site.scheduler, folder.psij))
+    scheduler = make_scheduler(site.scheduler, folder.psij)
+    submitter = Submitter(store, steps, spool, scheduler, QuarantineKeeper(spool, site))
     await submitter.submit_planned()
     store.close()
 

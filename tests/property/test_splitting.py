@@ -14,7 +14,9 @@ from hpcpanda.dispatcher.generation.cutting import Jobs, Source, cut, most_event
 from hpcpanda.dispatcher.generation.files import InlineFiles
 from hpcpanda.domain.errors import InvalidValue
 from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
-from hpcpanda.domain.jobs import JobRequest
+from hpcpanda.domain.jobs import JobPayload, JobRequest
+from hpcpanda.domain.listed_cut import cut_listed
+from hpcpanda.domain.outputs import Output, OutputFormat
 from hpcpanda.domain.scouting import (
     Costs,
     JobMeasure,
@@ -26,6 +28,7 @@ from hpcpanda.domain.scouting import (
     scout_caps,
 )
 from hpcpanda.domain.splitting import Caps, FileSpan, JobSplit, Piece, Unit
+from hpcpanda.domain.task import TaskSpec
 
 _FILES = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 1000)), min_size=1, max_size=40)
 _SOME = st.none() | st.integers(1, 60)
@@ -90,6 +93,80 @@ def test_every_event_is_in_one_job_and_every_limit_is_kept(
         assert sum(f.last - f.first for f in told.files) == held
         assert all(0 <= f.first < f.last for f in told.files)
     assert asyncio.run(most_events(source, jobs)) == max(p.last - p.first for p in pieces)
+
+
+@given(
+    sizes=_FILES,
+    files=_SOME,
+    events=_SOME,
+    cuts=st.booleans(),
+    limit=st.none() | st.integers(1000, 5000),
+    data=st.data(),
+)
+def test_files_that_come_one_after_the_other_are_cut_as_if_they_had_been_there(
+    sizes: list[tuple[int, int]],
+    files: int | None,
+    events: int | None,
+    cuts: bool,
+    limit: int | None,
+    data: st.DataObject,
+) -> None:
+    """However many come at once: the jobs are those of all files together, and only the last waits for the end."""
+    caps = Caps(files=files, events=events, bytes=limit)
+    unit = Unit.EVENTS if cuts and events is not None else Unit.FILES
+    if caps == Caps():
+        caps = Caps(files=1)
+    at_once = asyncio.run(cut(_source(sizes, unit), caps))
+    found: list[Jobs] = []
+    there, jobs, position = 0, 0, 0
+    while there < len(sizes):
+        there += data.draw(st.integers(1, len(sizes) - there))
+        ends = there == len(sizes)
+        source = _source(sizes[:there], unit)
+        some = asyncio.run(cut(source, caps, first_job=jobs, position=position, to_end=ends))
+        found.append(some)
+        jobs, position = some.cut.end_job, some.cut.last
+        assert position <= source.end
+    assert (jobs, position) == (at_once.cut.jobs, at_once.cut.last)
+    assert [n for some in found for n in some.bounds] == list(at_once.bounds)
+    whole = found[0].cut
+    for some in found[1:]:
+        if some.cut.jobs and whole.jobs:
+            assert whole.goes_on_in(some.cut)
+        whole = replace(whole, jobs=whole.jobs + some.cut.jobs, last=some.cut.last)
+    assert whole == at_once.cut
+
+
+@given(
+    sizes=_FILES,
+    files=_SOME,
+    events=_SOME,
+    limit=st.none() | st.integers(1000, 5000),
+)
+def test_a_trial_cuts_as_the_dispatcher_does(
+    sizes: list[tuple[int, int]], files: int | None, events: int | None, limit: int | None
+) -> None:
+    """The same jobs with the same files, without a database."""
+    if (files, events, limit) == (None, None, None):
+        files = 1
+    split = JobSplit(files_per_job=files, events_per_job=events, max_bytes=limit)
+    listed = (InputFile(path=f"/d/{n}.root", events=e, size=s) for n, (e, s) in enumerate(sizes))
+    spec = TaskSpec(
+        name="t",
+        payload=JobPayload(command=("true",)),
+        output=Output(file="o.zip", format=OutputFormat.ZIP),
+        inputs=Inputs(format=InputFormat.ROOT, container="t", files=tuple(listed)),
+        split=split,
+    )
+    source = _source(sizes, Unit.EVENTS if split.cuts_files else Unit.FILES)
+    pieces = _pieces(source, asyncio.run(cut(source, caps_of(split, Costs()))))
+    trial = cut_listed(spec)
+    assert [trial.slice_of(job) for job in range(trial.cut.jobs)] == [piece.told() for piece in pieces]
+
+
+def _source(sizes: list[tuple[int, int]], unit: Unit) -> Source:
+    inline = _inputs(sizes)
+    return Source(events=inline.events, files=inline, unit=unit)
 
 
 @given(sizes=_FILES, files=_SOME, events=_SOME, position=st.integers(0, 39))

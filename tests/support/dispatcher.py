@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcpanda.client.sdk import AsyncDispatcherClient, DispatcherClient
+from hpcpanda.client.async_sdk import AsyncDispatcherClient
+from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.dispatcher.run import create_token, ensure_token
 from hpcpanda.dispatcher.settings import DispatcherSettings
 from hpcpanda.domain.exchange import EdgeRegistration

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcpanda_edge.batch_system.processes import processes_of
 from hpcpanda_edge.daemon import Edge
 from hpcpanda_edge.ports import AllocationJob, JobState, Submitted
-from hpcpanda_edge.psij_scheduler import _processes
 from hpcpanda_edge.state_folder import StateFolder
 
 from hpcpanda.domain.errors import EdgeNameTaken, LeaseLost, SchedulerFailed, Unavailable
@@ -175,11 +176,16 @@ class FakeDispatcher:
 
     def _ready(self, capacity: Capacity) -> list[int]:
         open_ = (TaskState.READY, TaskState.RUNNING)
-        return [
+        above = -math.inf if capacity.above is None else capacity.above
+        ready = [
             t
             for t, task in self.tasks.items()
-            if task.state in open_ and task.ledger.ready and capacity.task_id in (None, t)
+            if task.state in open_
+            and task.ledger.ready
+            and capacity.task_id in (None, t)
+            and task.spec.priority > above
         ]
+        return sorted(ready, key=lambda t: -self.tasks[t].spec.priority)
 
     def _record(self, output: OutputFile) -> bool:
         task = self.tasks[output.task_id]
@@ -233,16 +239,16 @@ class FakeScheduler:
     def states(self, jobs: Sequence[Submitted]) -> dict[str, JobState]:
         for process in self.started:
             process.poll()
-        found = _processes([job.folder for job in jobs])
+        found = processes_of([job.folder for job in jobs])
         return {job.allocation_id: JobState.RUNNING if found[job.folder] else JobState.GONE for job in jobs}
 
     def cancel(self, job: Submitted) -> None:
-        for pid in _processes([job.folder])[job.folder]:
+        for pid in processes_of([job.folder])[job.folder]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
 
     def find(self, allocation_id: str, folder: Path) -> str | None:
-        return next((str(pid) for pid in _processes([folder])[folder]), None)
+        return next((str(pid) for pid in processes_of([folder])[folder]), None)
 
     def kill_all(self) -> None:
         for process in self.started:

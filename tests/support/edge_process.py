@@ -12,7 +12,7 @@ from hpcpanda_edge.daemon import Edge, run_until_signalled
 from hpcpanda_edge.state_folder import StateFolder
 from support.edge import FakeScheduler
 
-from hpcpanda.client.sdk import AsyncDispatcherClient
+from hpcpanda.client.async_sdk import AsyncDispatcherClient
 from hpcpanda.client.site_file import SITE
 
 

@@ -21,6 +21,8 @@ class Entry:
 
     dataset_id: int
     dataset: Dataset
+    closed_by: int | None = None
+    """The task whose end has closed it; None of one that is open, and of one that its owner has closed."""
 
 
 class Catalogue(Protocol):
@@ -50,8 +52,17 @@ class Catalogue(Protocol):
             now: Unix seconds.
         """
 
-    async def close(self, dataset_id: int, *, now: float) -> None:
-        """No more files come."""
+    async def close(self, dataset_id: int, *, by: int | None, now: float) -> None:
+        """No more files come. Expects that it is held.
+
+        Args:
+            dataset_id: its number.
+            by: the task whose end closes it; None when its owner does.
+            now: Unix seconds.
+        """
+
+    async def open_again(self, dataset_id: int, *, now: float) -> None:
+        """Files may come again. Expects that it is held."""
 
     async def files(self, dataset_id: int, *, after: int | None, limit: int) -> Sequence[PlacedFile]:
         """Files in their order, behind the ordinal ``after``, with their copies."""

@@ -6,6 +6,7 @@ from hpcpanda.dispatcher.account import Account
 from hpcpanda.dispatcher.store.chains import Writer
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.wording import counted
+from hpcpanda.domain.splitting import Unit
 
 MAX_WRITERS = 5
 """Most tasks named that write the dataset."""
@@ -17,7 +18,7 @@ async def growth(uow: UnitOfWork, account: Account) -> list[str]:
     if not account.growing or account.dataset_id is None:
         return []
     dataset = (await uow.datasets.get(account.dataset_id)).dataset
-    files = await uow.chains.files_before(account.dataset_id, account.total)
+    files = await _files_used(uow, account, account.dataset_id)
     state = "still open" if dataset.open else "closed just now"
     used = f"{files} of its files used, with {counted(account.total, account.unit)}"
     reasons = [f"It waits for dataset {dataset.did}: {used if files else 'it has no files yet'}, {state}."]
@@ -29,6 +30,31 @@ async def growth(uow: UnitOfWork, account: Account) -> list[str]:
         close = f"'hpcpanda dataset close {dataset.did}' lets this one end with what is there"
         reasons.append(f"No task writes the dataset any more, and it is not closed: {close}.")
     return reasons
+
+
+async def unread(uow: UnitOfWork, account: Account) -> list[str]:
+    """Of a task that has ended: that files have come since to the dataset which it reads, and what reads them."""
+    link = await uow.chains.link(account.task_id) if account.dataset_id is not None else None
+    if link is None or account.dataset_id is None:
+        return []
+    dataset = (await uow.datasets.get(account.dataset_id)).dataset
+    retry = f"'hpcpanda task retry {account.task_id}' reads them, too"
+    if more := dataset.events - link.seen:
+        return [
+            f"Since then {counted(more, 'event')} came to dataset {dataset.did}, which it reads: {retry}."
+        ]
+    return []
+
+
+async def _files_used(uow: UnitOfWork, account: Account, dataset_id: int) -> int:
+    """Files of which something was taken in."""
+    if not account.is_split:
+        return await uow.chains.files_before(dataset_id, account.total)
+    plan = (await uow.generation.get(account.task_id)).plan
+    if not plan:
+        return 0
+    last = plan[-1].last
+    return last if plan[-1].unit is Unit.FILES else await uow.chains.files_before(dataset_id, last)
 
 
 def _writer(writer: Writer) -> str:

@@ -22,20 +22,29 @@ class Source:
     """None where there are only events."""
     unit: Unit
     """What a position is the number of."""
+    until: int | None = None
+    """What is at this position and behind it has come since, and is not cut."""
 
     @property
     def end(self) -> int:
         """Behind the last position."""
-        return self.files.count if self.unit is Unit.FILES and self.files is not None else self.events
+        there = self.files.count if self.unit is Unit.FILES and self.files is not None else self.events
+        return there if self.until is None else min(there, self.until)
+
+    def events_in(self, jobs: Jobs) -> float:
+        """Events of one of these jobs, in the mean."""
+        made = jobs.cut
+        return (made.last - made.first) / self.end * self.events / made.jobs
 
     async def files_from(self, position: int) -> AsyncIterator[Sequence[FileSpan]]:
         """The files from the one with this position on, some at a time."""
         assert self.files is not None
-        first = position
+        first, last = position, self.end
         if self.unit is Unit.EVENTS:
             first = (await self.files.files_covering(position, position + 1))[0].ordinal
-        for at in range(first, self.files.count, PORTION):
-            yield await self.files.files_between(at, min(at + PORTION, self.files.count))
+            last = (await self.files.files_covering(self.end - 1, self.end))[0].ordinal + 1
+        for at in range(first, last, PORTION):
+            yield await self.files.files_between(at, min(at + PORTION, last))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +58,17 @@ class Jobs:
     """Files that are jobs of their own, since they hold more than a job may."""
 
 
-async def cut(source: Source, caps: Caps, *, first_job: int = 0, position: int = 0) -> Jobs:
-    """Make jobs of all from a position on, of which there is something.
+async def cut(
+    source: Source, caps: Caps, *, first_job: int = 0, position: int = 0, to_end: bool = True
+) -> Jobs:
+    """Make jobs of what there is from a position on.
+
+    Args:
+        source: what is cut.
+        caps: what a job may hold.
+        first_job: number of the first.
+        position: where it begins.
+        to_end: nothing will follow; else a last job that could hold more is not made.
 
     Raises:
         InvalidValue: the size of a file is needed and not known, or is more than a job may read.
@@ -60,20 +78,18 @@ async def cut(source: Source, caps: Caps, *, first_job: int = 0, position: int =
     if size is None and source.files is None:
         size = source.end - position
     if size is not None:
-        rest = by_size(source.unit, first_job=first_job, first=position, last=source.end, size=size)
-        return Jobs(cut=rest)
+        last = source.end if to_end else source.end - (source.end - position) % size
+        return Jobs(cut=by_size(source.unit, first_job=first_job, first=position, last=last, size=size))
     greedy = Greedy.beginning(caps, source.unit, position)
-    async for portion in source.files_from(position):
-        for file in portion:
-            greedy.add(file)
-    made = Cut(
-        unit=source.unit,
-        first_job=first_job,
-        jobs=len(greedy.bounds),
-        first=position,
-        last=source.end,
-    )
-    return Jobs(cut=made, bounds=greedy.bounds, oversized=greedy.oversized)
+    if position < source.end:
+        async for portion in source.files_from(position):
+            for file in portion:
+                greedy.add(file)
+    bounds, last = greedy.bounds, source.end
+    if bounds and not (to_end or greedy.whole):
+        last = bounds.pop()
+    made = Cut(unit=source.unit, first_job=first_job, jobs=len(bounds), first=position, last=last)
+    return Jobs(cut=made, bounds=bounds, oversized=greedy.oversized)
 
 
 async def most_events(source: Source, jobs: Jobs) -> int:

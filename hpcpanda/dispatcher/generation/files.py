@@ -75,7 +75,7 @@ class InlineFiles:
 
 
 class DatasetFiles:
-    """Files of a dataset that is closed."""
+    """Files of a dataset, as many as it had when it was looked at."""
 
     def __init__(
         self, windows: DatasetWindows, dataset_id: int, *, count: int, events: int, site: str | None

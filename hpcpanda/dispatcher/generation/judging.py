@@ -104,7 +104,8 @@ async def _with_rest(
 ) -> _Scouted:
     assert spec.split is not None
     task_id = account.task_id
-    source = await source_of(uow, spec, account.dataset_id)
+    at_first = made.most_jobs if spec.has_to_learn else None  # a dataset may have been opened again since
+    source = await source_of(uow, spec, account.dataset_id, until=at_first)
     scouts = single_events(m.job for m in made.measured)
     pieces = await pieces_of(uow, task_id, source, made, scouts)
     events = {piece.job: piece.last - piece.first for piece in pieces}

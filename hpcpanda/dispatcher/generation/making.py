@@ -10,9 +10,12 @@ from hpcpanda.dispatcher.generation.files import DatasetFiles, Files, InlineFile
 from hpcpanda.dispatcher.store.generation import Made
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.domain.scouting import caps_of, guessed_costs, scout_caps
-from hpcpanda.domain.splitting import JobSplit, Unit, by_size
+from hpcpanda.domain.splitting import Caps, JobSplit, Unit, by_size
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import TaskSpec
+
+MOST_GROWN_JOBS = 1_000_000_000
+"""Most jobs of a task that is cut as files come: nobody knows how many there will be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +28,19 @@ class Making:
 
 
 async def source_of(
-    uow: UnitOfWork, spec: TaskSpec, dataset_id: int | None, *, site: str | None = None
+    uow: UnitOfWork,
+    spec: TaskSpec,
+    dataset_id: int | None,
+    *,
+    site: str | None = None,
+    until: int | None = None,
 ) -> Source:
-    """What a task cuts, with the paths that its files have at a site."""
+    """What a task cuts, with the paths that its files have at a site; nothing from the position ``until`` on, if said."""
     assert spec.split is not None, "the task is not cut"
     files = await _files(uow, spec, dataset_id, site)
     unit = Unit.EVENTS if files is None or spec.split.cuts_files else Unit.FILES
-    return Source(events=spec.event_count if files is None else files.events, files=files, unit=unit)
+    events = spec.event_count if files is None else files.events
+    return Source(events=events, files=files, unit=unit, until=until)
 
 
 async def _files(uow: UnitOfWork, spec: TaskSpec, dataset_id: int | None, site: str | None) -> Files | None:
@@ -57,18 +66,16 @@ async def prepare(uow: UnitOfWork, spec: TaskSpec, account: Account) -> Making |
         _begin_scouting(account, scouts)
         return Making(made=Made(scouts=scouts, most_jobs=total), jobs=None)
     source = await source_of(uow, spec, account.dataset_id)
-    request = spec.job_request
-    assert request is not None, "only jobs are cut"
+    account.is_split = True
+    if spec.inputs is not None and spec.inputs.grows:
+        return await _prepare_growing(source, spec, account)
     if spec.has_to_learn:
         jobs = _scouts_of(source, spec.split, scouts)
         is_all = jobs.cut.last == source.end
     else:
-        jobs = await cut(source, caps_of(spec.split, guessed_costs(spec.resources.event_seconds, request)))
+        jobs = await cut(source, stated_caps(spec))
         is_all = scouts >= jobs.cut.jobs
-    account.is_split = True
-    account.total = account.ready = jobs.cut.jobs
-    if account.guess is not None:
-        account.guess *= _events_a_job(source, jobs)
+    _begin(account, source, jobs)
     scouts = 0 if is_all else min(scouts, jobs.cut.jobs)
     if scouts:
         _begin_scouting(account, scouts)
@@ -83,9 +90,28 @@ async def keep(uow: UnitOfWork, task_id: int, making: Making) -> None:
         await uow.generation.put_bounds(task_id, making.jobs.cut, making.jobs.bounds)
 
 
-def _events_a_job(source: Source, jobs: Jobs) -> float:
-    """In the mean."""
-    return (jobs.cut.last - jobs.cut.first) / source.end * source.events / jobs.cut.jobs
+def stated_caps(spec: TaskSpec) -> Caps:
+    """What a job may hold, by the word of the task's user alone."""
+    request = spec.job_request
+    assert spec.split is not None, "the task is not cut"
+    assert request is not None, "only jobs are cut"
+    return caps_of(spec.split, guessed_costs(spec.resources.event_seconds, request))
+
+
+async def _prepare_growing(source: Source, spec: TaskSpec, account: Account) -> Making:
+    """Cut what there is of a dataset to which files may come."""
+    jobs = await cut(source, stated_caps(spec), to_end=not account.growing)
+    if not jobs.cut.jobs:
+        account.state, account.total, account.ready = TaskState.PENDING, 0, 0
+        return Making(made=Made(most_jobs=MOST_GROWN_JOBS), jobs=None)
+    _begin(account, source, jobs)
+    return Making(made=Made(most_jobs=MOST_GROWN_JOBS, plan=(jobs.cut,)), jobs=jobs)
+
+
+def _begin(account: Account, source: Source, jobs: Jobs) -> None:
+    account.total = account.ready = jobs.cut.jobs
+    if account.guess is not None:
+        account.guess *= source.events_in(jobs)
 
 
 def _scouts_of(source: Source, split: JobSplit, scouts: int) -> Jobs:

@@ -10,9 +10,10 @@ from hpcpanda.dispatcher.context import Admin, ContextDep
 from hpcpanda.dispatcher.identity.scopes import TokenKind
 from hpcpanda.dispatcher.limits import StrictJsonRoute
 from hpcpanda.dispatcher.store.codec import MAX_ID
-from hpcpanda.dispatcher.usecases.control import lift_quarantine
+from hpcpanda.dispatcher.usecases.bad_nodes import lift_quarantine, list_quarantines
 from hpcpanda.dispatcher.usecases.tokens import read_audit, revoke_tokens
-from hpcpanda.domain.control import Lifted
+from hpcpanda.domain.control import Lifted, Quarantine
+from hpcpanda.domain.failures import MAX_NODE
 from hpcpanda.domain.identity import AuditPage, Revoked
 
 router = APIRouter(prefix="/v1/admin", tags=["administration"], route_class=StrictJsonRoute)
@@ -32,10 +33,22 @@ async def audit(
     return await read_audit(context.store.reading(), who=who, before=before, limit=limit)
 
 
+@router.get("/quarantine")
+async def quarantines(_: Admin, context: ContextDep) -> tuple[Quarantine, ...]:
+    """List the sites and nodes that are given nothing now, and why."""
+    return await list_quarantines(context.store.reading(), now=context.clock())
+
+
 @router.delete("/quarantine/{edge}")
-async def lift(edge: Name, _: Admin, context: ContextDep) -> Lifted:
-    """Give a site work again that was given none since too much failed by its own fault."""
-    lifted = await lift_quarantine(context.store.writing(), edge=edge)
+async def lift(
+    edge: Name,
+    _: Admin,
+    context: ContextDep,
+    node: Annotated[str | None, Query(min_length=1, max_length=MAX_NODE)] = None,
+) -> Lifted:
+    """Give a site work again that was given none since too much failed by its own fault, and use all its nodes again; or
+    use one node again."""
+    lifted = await lift_quarantine(context.store.writing(), edge=edge, node=node, now=context.clock())
     context.bell.ring()
     return lifted
 

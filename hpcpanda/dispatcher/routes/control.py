@@ -42,7 +42,7 @@ async def resume(task_id: TaskId, caller: TasksWrite, context: ContextDep) -> Ta
 
 @router.post("/{task_id}/retry")
 async def retry(task_id: TaskId, caller: TasksWrite, context: ContextDep) -> Task:
-    """Do again what is in no output of a task of one's own that is finished or has failed."""
+    """Do again what is in no output of a task of one's own that is finished or has failed, or what came to its dataset since."""
     anyone = Scope.ADMIN in caller.scopes
     task = await retry_task(
         context.store.writing(), task_id=task_id, caller=caller.name, anyone=anyone, now=context.clock()

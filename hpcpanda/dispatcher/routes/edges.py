@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 
 from hpcpanda.dispatcher.context import ContextDep, Edge, EdgesRead
 from hpcpanda.dispatcher.limits import StrictJsonRoute
@@ -55,10 +55,12 @@ async def register(
 
 
 @router.post("/{name}/leases")
-async def acquire(name: EdgeName, capacity: Capacity, caller: Edge, context: ContextDep) -> Grants:
+async def acquire(
+    name: EdgeName, capacity: Capacity, caller: Edge, context: ContextDep, request: Request
+) -> Grants:
     """Ask for work; waits for it as long as the caller allows."""
     caller.require_edge(name)
-    return await acquire_or_wait(context, edge=name, capacity=capacity)
+    return await acquire_or_wait(context, edge=name, capacity=capacity, gone=request.is_disconnected)
 
 
 @router.post("/{name}/sync")

@@ -57,10 +57,12 @@ sites = Table(
     Column("queue_wait_s", Float, nullable=False),
     Column("quarantined_until", Float, nullable=False, server_default="0"),
     Column("faults", Text, nullable=True),
+    Column("nodes", Text, nullable=True),
     Index(None, "hungry", "asked"),
 )
 """What brokerage knows of the site of each edge: ``tags`` is a JSON list, times are Unix seconds. ``faults``, the last
-that were put down to the site itself, are a JSON list."""
+that were put down to the site itself, are a JSON list; so are those of its ``nodes``, with how long nothing is started on
+them."""
 
 links = Table(
     "links",

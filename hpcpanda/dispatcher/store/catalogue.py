@@ -129,9 +129,13 @@ class Datasets:
         )
         return dataset
 
-    async def close(self, dataset_id: int, *, now: float) -> None:
-        """No more files come."""
-        await self._change(dataset_id, is_open=False, updated=now)
+    async def close(self, dataset_id: int, *, by: int | None, now: float) -> None:
+        """No more files come; ``by``: the task whose end closes it, None when its owner does. Expects that it is held."""
+        await self._change(dataset_id, is_open=False, closed_by=by, updated=now)
+
+    async def open_again(self, dataset_id: int, *, now: float) -> None:
+        """Files may come again. Expects that it is held."""
+        await self._change(dataset_id, is_open=True, closed_by=None, updated=now)
 
     async def files(self, dataset_id: int, *, after: int | None, limit: int) -> Sequence[PlacedFile]:
         """Files in their order, behind the ordinal ``after``, with their copies."""
@@ -281,7 +285,7 @@ def _entry(row: Row[Any]) -> Entry:
         created=row.created,
         updated=row.updated,
     )
-    return Entry(dataset_id=row.dataset_id, dataset=dataset)
+    return Entry(dataset_id=row.dataset_id, dataset=dataset, closed_by=row.closed_by)
 
 
 def _portions(names: Collection[str]) -> Iterator[list[str]]:

@@ -34,10 +34,12 @@ datasets = Table(
     Column("meta", Text, nullable=False),
     Column("created", Float, nullable=False),
     Column("updated", Float, nullable=False),
+    Column("closed_by", BigInteger, nullable=True),
     UniqueConstraint("scope", "name"),
     sqlite_autoincrement=True,
 )
-"""One row a dataset, with the counts of its files; ``meta`` is JSON. Whoever adds files holds it."""
+"""One row a dataset, with the counts of its files; ``meta`` is JSON. Whoever adds files holds it. ``closed_by``: the task
+whose end has closed it; null while it is open, and when its owner has."""
 
 dataset_files = Table(
     "dataset_files",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.dispatcher.store.catalogue_tables import dataset_files, dataset_tasks, datasets
@@ -15,6 +15,22 @@ from hpcpanda.dispatcher.store.tables import tasks
 from hpcpanda.domain.states import TaskState
 
 _FINAL = tuple(state for state in TaskState if state.final)
+CAN_GROW = (
+    *(TaskState.PENDING, TaskState.READY, TaskState.SCOUTING),
+    *(TaskState.RUNNING, TaskState.PAUSED),
+)
+"""A task in any of these takes in what comes. What is being merged is not changed any more: its user may have the rest read
+when that is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """What ties a task to the dataset that it grows with."""
+
+    if_abandoned: str
+    """What it does when nobody writes the dataset any more."""
+    seen: int
+    """Events that the dataset had when it last looked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,27 +47,35 @@ class Chains:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add(self, task_id: int, dataset_id: int, *, if_abandoned: str) -> None:
-        """Note that a task grows with a dataset."""
-        row = {"task_id": task_id, "dataset_id": dataset_id, "if_abandoned": if_abandoned}
+    async def add(self, task_id: int, dataset_id: int, *, if_abandoned: str, seen: int) -> None:
+        """Note that a task grows with a dataset, of which it has taken in so many events."""
+        row = {"task_id": task_id, "dataset_id": dataset_id, "if_abandoned": if_abandoned, "seen": seen}
         await self._connection.execute(insert(growing_tasks).values(row))
 
-    async def drop(self, task_id: int) -> None:
-        """Note that it grows no more."""
-        await self._connection.execute(delete(growing_tasks).where(growing_tasks.c.task_id == task_id))
+    async def link(self, task_id: int) -> Link | None:
+        """What ties a task to its dataset; None of one that does not grow."""
+        query = select(growing_tasks).where(growing_tasks.c.task_id == task_id)
+        row = (await self._connection.execute(query)).one_or_none()
+        return None if row is None else Link(if_abandoned=row.if_abandoned, seen=row.seen)
+
+    async def saw(self, task_id: int, events: int) -> None:
+        """Note how many events the dataset of a task has."""
+        statement = update(growing_tasks).where(growing_tasks.c.task_id == task_id)
+        await self._connection.execute(statement.values(seen=events))
 
     async def due(self, limit: int) -> list[int]:
-        """Tasks with something to take in, by number: files have come, the dataset was closed, or nobody writes it any
-        more and that matters to the task."""
-        g, d = growing_tasks.c, datasets.c
-        grown: ColumnElement[bool] = or_(d.events > tasks.c.total, d.is_open.is_(False))
+        """Tasks with something to take in, by number: files have come, the dataset was closed, or opened again, or nobody
+        writes it any more and that matters to the task."""
+        t, g, d = tasks.c, growing_tasks.c, datasets.c
         left = and_(g.if_abandoned != "wait", _writers(g.dataset_id).exists())
         left = and_(left, ~_writers(g.dataset_id, at_work=True).exists())
+        grows = and_(t.growing.is_(True), or_(d.is_open.is_(False), left))
+        again = and_(t.growing.is_(False), d.is_open.is_(True), ~left)
         query = (
             select(g.task_id)
-            .join(tasks, tasks.c.task_id == g.task_id)
+            .join(tasks, t.task_id == g.task_id)
             .join(datasets, d.dataset_id == g.dataset_id)
-            .where(tasks.c.state.not_in(_FINAL), or_(grown, left))
+            .where(t.state.in_(CAN_GROW), or_(d.events > g.seen, grows, again))
             .order_by(g.task_id)
             .limit(limit)
         )
@@ -65,11 +89,6 @@ class Chains:
         query = select(writers.exists(), at_work.exists())
         some, working = (await self._connection.execute(query)).one()
         return bool(some) and not working
-
-    async def policy(self, task_id: int) -> str:
-        """What a task that grows does when nobody writes its dataset any more."""
-        query = select(growing_tasks.c.if_abandoned).where(growing_tasks.c.task_id == task_id)
-        return str((await self._connection.execute(query)).scalar_one())
 
     async def files_before(self, dataset_id: int, event: int) -> int:
         """Files of a dataset that begin before an event."""

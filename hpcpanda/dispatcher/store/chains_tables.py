@@ -14,6 +14,8 @@ growing_tasks = Table(
     Column("task_id", _Id, ForeignKey("tasks.task_id"), primary_key=True, autoincrement=False),
     Column("dataset_id", _Id, ForeignKey("datasets.dataset_id"), nullable=False),
     Column("if_abandoned", String(16), nullable=False),
+    Column("seen", BigInteger, nullable=False, server_default="0"),
 )
-"""Tasks that read a dataset which was open when they last looked, and what they do when nobody writes it any more. How
-far a task has come is its ``total`` in ``tasks``."""
+"""Tasks that read a dataset to which files may come, and what they do when nobody writes it any more. How far a task has come
+is its ``total`` in ``tasks``, or where its jobs are cut up to; ``seen``: how many events the dataset had when it last
+looked."""

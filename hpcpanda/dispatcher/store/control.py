@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
-from sqlalchemy import RowMapping, delete, func, select, update
+from sqlalchemy import RowMapping, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from hpcpanda.brokerage.node_quarantine import KnownNode
 from hpcpanda.brokerage.quarantine import SiteFault
 from hpcpanda.dispatcher.store.brokerage_tables import sites
 from hpcpanda.dispatcher.store.chunks import chunks
@@ -22,6 +23,7 @@ from hpcpanda.domain.why import Why
 History = tuple[FailureStep, ...]
 _HISTORY: TypeAdapter[History] = TypeAdapter(History)
 _FAULTS: TypeAdapter[tuple[SiteFault, ...]] = TypeAdapter(tuple[SiteFault, ...])
+_NODES: TypeAdapter[tuple[KnownNode, ...]] = TypeAdapter(tuple[KnownNode, ...])
 
 
 def dump_history(history: History) -> str:
@@ -121,8 +123,19 @@ class TriedAgain:
         await self._connection.execute(delete(tried_again).where(tried_again.c.task_id == task_id))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TroubledSite:
+    """A site with failures that were put down to it, or to nodes of it."""
+
+    edge: str
+    until: float
+    """It is given nothing before; Unix seconds."""
+    faults: tuple[SiteFault, ...]
+    nodes: tuple[KnownNode, ...]
+
+
 class SiteFaults:
-    """Failures that were put down to sites."""
+    """Failures that were put down to sites, and to nodes of theirs."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -130,10 +143,7 @@ class SiteFaults:
     async def of(self, edge: str) -> tuple[SiteFault, ...]:
         """The last faults of a site, first to last."""
         text = (await self._connection.execute(select(sites.c.faults).where(sites.c.edge == edge))).scalar()
-        try:
-            return () if text is None else _FAULTS.validate_json(text)
-        except ValueError as error:
-            raise CorruptData(f"stored faults of site {edge} are damaged: {error}") from error
+        return _load_faults(text, edge)
 
     async def put(self, edge: str, faults: tuple[SiteFault, ...]) -> None:
         """Write what counts against a site."""
@@ -144,6 +154,57 @@ class SiteFaults:
         """Give a site nothing until then, Unix seconds; gives whether there is such a site."""
         statement = update(sites).where(sites.c.edge == edge).values(quarantined_until=until)
         return (await self._connection.execute(statement)).rowcount > 0
+
+    async def nodes(self, edge: str) -> tuple[KnownNode, ...]:
+        """The nodes of a site to which failures were put down, by name."""
+        return load_nodes(
+            (await self._connection.execute(select(sites.c.nodes).where(sites.c.edge == edge))).scalar()
+        )
+
+    async def note_wait(self, edge: str, wait_s: float) -> tuple[KnownNode, ...]:
+        """Note how long allocations wait at a site; gives what :meth:`nodes` gives, in the same statement: an edge says the
+        former every few seconds, and is told the latter."""
+        statement = update(sites).where(sites.c.edge == edge).values(queue_wait_s=wait_s)
+        return load_nodes((await self._connection.execute(statement.returning(sites.c.nodes))).scalar())
+
+    async def put_nodes(self, edge: str, known: tuple[KnownNode, ...]) -> None:
+        """Write what is known of a site's nodes."""
+        text = _NODES.dump_json(known).decode() if known else None
+        await self._connection.execute(update(sites).where(sites.c.edge == edge).values(nodes=text))
+
+    async def troubled(self, *, now: float, limit: int) -> list[TroubledSite]:
+        """Sites that are given nothing now, or of which there are nodes that may not be."""
+        t = sites.c
+        query = select(t.edge, t.quarantined_until, t.faults, t.nodes).order_by(t.edge).limit(limit)
+        query = query.where(or_(t.quarantined_until > now, t.nodes.is_not(None)))
+        return [
+            TroubledSite(
+                edge=row.edge,
+                until=row.quarantined_until,
+                faults=_load_faults(row.faults, row.edge),
+                nodes=load_nodes(row.nodes),
+            )
+            for row in await self._connection.execute(query)
+        ]
+
+
+def load_nodes(text: str | None) -> tuple[KnownNode, ...]:
+    """What is known of a site's nodes, from its column.
+
+    Raises:
+        CorruptData: the text is none.
+    """
+    try:
+        return () if text is None else _NODES.validate_json(text)
+    except ValueError as error:
+        raise CorruptData(f"stored faults of nodes are damaged: {error}") from error
+
+
+def _load_faults(text: str | None, edge: str) -> tuple[SiteFault, ...]:
+    try:
+        return () if text is None else _FAULTS.validate_json(text)
+    except ValueError as error:
+        raise CorruptData(f"stored faults of site {edge} are damaged: {error}") from error
 
 
 def _fence(row: RowMapping) -> Fence:

@@ -135,5 +135,10 @@ class Generation:
         return found
 
 
+def dump_plan(plan: tuple[Cut, ...]) -> str:
+    """Cuts as JSON."""
+    return _dump(_PLAN, plan)
+
+
 def _dump(adapter: TypeAdapter[_T], value: _T) -> str:
     return adapter.dump_json(value).decode()

@@ -25,3 +25,15 @@ job_bounds = Table(
     Column("bounds", Text, nullable=False),
 )
 """Positions where jobs begin, some thousands a row, and where the last of them ends; as JSON."""
+
+job_pieces = Table(
+    "job_pieces",
+    metadata,
+    Column("task_id", _Id, ForeignKey("tasks.task_id"), primary_key=True, autoincrement=False),
+    Column("job", BigInteger, primary_key=True, autoincrement=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("why", Text, nullable=True),
+)
+"""What those jobs have now that were too large, in the place of what cuts and bounds say, and those that came of them. The
+latter have ``why``, in words."""

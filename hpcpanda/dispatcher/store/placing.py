@@ -8,20 +8,35 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, Row, Select, Update, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Row,
+    Select,
+    Update,
+    bindparam,
+    literal,
+    select,
+    true,
+    union_all,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.brokerage.broker import SiteState
 from hpcpanda.brokerage.matching import SiteTraits
 from hpcpanda.brokerage.network import Data, Link
 from hpcpanda.dispatcher.store.brokerage_tables import broker_notes, links, sites, task_data
+from hpcpanda.dispatcher.store.catalogue_tables import dataset_sites, datasets
 from hpcpanda.dispatcher.store.chunks import chunks
 from hpcpanda.dispatcher.store.codec import dump_why, load_room, load_why
-from hpcpanda.dispatcher.store.tables import edges
-from hpcpanda.dispatcher.store.upsert import upsert
+from hpcpanda.dispatcher.store.tables import edges, tasks
+from hpcpanda.dispatcher.store.upsert import upsert, upsert_found
+from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task_views import EdgeReason
 from hpcpanda.domain.why import Why
 
+_FINAL = tuple(state for state in TaskState if state.final)
 _ALL = ""
 _SITES = select(sites, edges.c.cores, edges.c.room).join(edges, edges.c.name == sites.c.edge)
 _LATEST = _SITES.order_by(sites.c.asked.desc(), sites.c.edge).limit(bindparam("most"))
@@ -115,13 +130,24 @@ class TaskData:
         self._connection = connection
 
     async def put(self, task_id: int, data: Data) -> None:
-        """Note where the inputs of a task are, in the place of what was noted; inputs without places are nowhere in
-        particular and are not noted."""
-        await self._connection.execute(delete(task_data).where(task_data.c.task_id == task_id))
+        """Note where the inputs of a task are, beside what was noted: they are taken away nowhere. Inputs without places are
+        nowhere in particular and are not noted."""
         if data.at is not None:
             sizes = {_ALL: data.size, **data.at}
             rows = [{"task_id": task_id, "place": place, "size": size} for place, size in sizes.items()]
-            await self._connection.execute(insert(task_data), rows)
+            await upsert(self._connection, task_data, rows, changes=("size",))
+
+    async def follow(self, dataset_id: int) -> None:
+        """Note of all tasks that read a dataset and have not ended where its files are now: there are more copies of them."""
+        t, d, s = tasks.c, datasets.c, dataset_sites.c
+        reads = (t.dataset_id == dataset_id, t.state.not_in(_FINAL))
+        whole = select(t.task_id, literal(_ALL).label("place"), d.size)
+        whole = whole.join_from(tasks, datasets, d.dataset_id == t.dataset_id).where(*reads)
+        copies = select(t.task_id, s.site, s.size)
+        copies = copies.join_from(tasks, dataset_sites, s.dataset_id == t.dataset_id).where(*reads)
+        both = union_all(whole, copies).subquery()
+        found = select(both).where(true()).order_by(both.c.task_id, both.c.place)
+        await upsert_found(self._connection, task_data, found, changes=("size",))
 
     async def of_tasks(self, task_ids: Collection[int]) -> dict[int, Data]:
         """Inputs of those of the tasks of which it is known where they are."""

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hpcpanda.dispatcher.store.codec import dump_why, load_why
 from hpcpanda.dispatcher.store.tables import reasons
-from hpcpanda.domain.exchange import TaskReason
+from hpcpanda.domain.site_report import TaskReason
 from hpcpanda.domain.task_views import EdgeReason
 
 _SILENT = delete(reasons).where(reasons.c.edge == bindparam("this"))

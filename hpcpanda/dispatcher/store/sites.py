@@ -79,10 +79,11 @@ class Edges:
         values = {"this": name, "caller": instance, "now": now}
         return (await self._connection.execute(_HEARD, values)).rowcount == 1
 
-    async def all(self) -> list[EdgeRecord]:
-        """Every edge by name."""
-        rows = await self._connection.execute(select(edges).order_by(edges.c.name))
-        return [_edge(row) for row in rows.mappings()]
+    async def last_heard(self) -> EdgeRecord | None:
+        """The edge that was heard of last; None while none has registered."""
+        query = select(edges).order_by(edges.c.last_seen.desc(), edges.c.name).limit(1)
+        row = (await self._connection.execute(query)).mappings().first()
+        return None if row is None else _edge(row)
 
     async def page(self, *, after: str, limit: int) -> list[EdgeRecord]:
         """Edges by name, those behind ``after``."""

@@ -43,6 +43,8 @@ def _some_of_lane(name: str, condition: str, *columns: str | TextClause) -> Inde
     return Index(f"ix_tasks_lane_{name}", "lane_id", *columns, sqlite_where=where, postgresql_where=where)
 
 
+_READS = text("dataset_id IS NOT NULL")
+
 tasks = Table(
     "tasks",
     metadata,
@@ -100,6 +102,7 @@ tasks = Table(
     Index(
         "ix_tasks_scouting", "task_id", sqlite_where=text("scouts > 0"), postgresql_where=text("scouts > 0")
     ),
+    Index("ix_tasks_reading", "dataset_id", sqlite_where=_READS, postgresql_where=_READS),
     sqlite_autoincrement=True,
 )
 """One row a task: its state and the counts of its ledger; ``job_*``, what each of its jobs asks for, is null

@@ -22,6 +22,7 @@ from hpcpanda.dispatcher.store.generation import Generation
 from hpcpanda.dispatcher.store.identity import AuditLog, Sessions, TaskTeams
 from hpcpanda.dispatcher.store.lanes import Lanes
 from hpcpanda.dispatcher.store.leases import Failures, Leases
+from hpcpanda.dispatcher.store.pieces import JobPieces
 from hpcpanda.dispatcher.store.placing import BrokerNotes, Links, Sites, TaskData
 from hpcpanda.dispatcher.store.pulse import Pulses
 from hpcpanda.dispatcher.store.ready import ReadyRanges
@@ -61,6 +62,7 @@ class UnitOfWork:
     pulses: Pulses
     archive: Archive
     generation: Generation
+    pieces: JobPieces
     chains: Chains
     fences: Fences
     tried_again: TriedAgain
@@ -107,6 +109,7 @@ class UnitOfWork:
         self.pulses = Pulses(connection)
         self.archive = Archive(connection)
         self.generation = Generation(connection)
+        self.pieces = JobPieces(connection)
         self.chains = Chains(connection)
         self.fences = Fences(connection)
         self.tried_again = TriedAgain(connection)

@@ -29,6 +29,8 @@ class Kind:
     """Work of one task only."""
     without: bool
     """Not of some tasks."""
+    above: bool
+    """Only of tasks above a priority."""
 
     @classmethod
     def of(cls, capacity: Capacity) -> Kind:
@@ -44,6 +46,7 @@ class Kind:
             plain=room is not None and not room.containers,
             one=capacity.task_id is not None,
             without=bool(capacity.without),
+            above=capacity.above is not None,
         )
 
     def conditions(self) -> Iterator[ColumnElement[bool]]:
@@ -59,6 +62,8 @@ class Kind:
             yield t.task_id == bindparam("only_task")
         if self.without:
             yield t.task_id.not_in(bindparam("without", expanding=True))
+        if self.above:
+            yield t.priority > bindparam("above")
 
 
 def wanted_values(capacity: Capacity) -> dict[str, object]:
@@ -71,6 +76,8 @@ def wanted_values(capacity: Capacity) -> dict[str, object]:
         values["only_task"] = capacity.task_id if known else _NO_TASK
     if kind.without:
         values["without"] = [task_id for task_id in capacity.without if is_id(task_id)]
+    if kind.above:
+        values["above"] = capacity.above
     return values
 
 

@@ -108,7 +108,8 @@ async def acquire_work(uow: UnitOfWork, *, edge: str, capacity: Capacity, terms:
         budget = _Budget(capacity, capacity.cores * capacity.seconds)
         granted: list[tuple[Account, EventLease]] = []
         offer = await offered(uow, edge=edge, capacity=capacity, terms=terms, now=now)
-        if not offer.accounts and holds_none and await take_from_stalled(uow, offer, now=now):
+        hungry = capacity.above is None  # an edge that asks for what is urgent alone has work
+        if not offer.accounts and holds_none and hungry and await take_from_stalled(uow, offer, now=now):
             holds_none = False
             offer = await offered(uow, edge=edge, capacity=capacity, terms=terms, now=now)
         candidates = offer.accounts[:MAX_LEASES]
@@ -127,7 +128,9 @@ async def acquire_work(uow: UnitOfWork, *, edge: str, capacity: Capacity, terms:
             budget.untouched = not granted
         await uow.accounts.save([account for account, _ in granted])
         filled = 1.0 - budget.core_seconds / (capacity.cores * capacity.seconds)
-        await settle(uow, offer, granted=[account.task_id for account, _ in granted], filled=filled, now=now)
+        if granted or hungry:
+            tasks = [account.task_id for account, _ in granted]
+            await settle(uow, offer, granted=tasks, filled=filled, now=now)
         return Grants(leases=await grants_of(uow, granted, expires_in_s=terms.lease_seconds))
 
 

@@ -7,16 +7,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpcpanda.brokerage.broker import ASKED_S, PATIENCE_S, STALLED_S, SiteState, Verdict, judge
-from hpcpanda.brokerage.matching import Demand, refusals
+from hpcpanda.brokerage.matching import Demand, SiteTraits, refusals
 from hpcpanda.brokerage.network import NOWHERE, UNKNOWN_LINK, Data, Link
+from hpcpanda.brokerage.node_quarantine import barred
 from hpcpanda.brokerage.quarantine import told
 from hpcpanda.dispatcher.account import Account
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.terms import Terms
 from hpcpanda.dispatcher.usecases.expiry import end_unknown
 from hpcpanda.dispatcher.usecases.ordering import Candidate, in_order
-from hpcpanda.domain.exchange import Capacity, SiteReport
+from hpcpanda.domain.exchange import Capacity
+from hpcpanda.domain.failures import NodeQuarantine
 from hpcpanda.domain.requirements import Requirements
+from hpcpanda.domain.site_report import SiteReport
 from hpcpanda.domain.task_views import EdgeReason
 from hpcpanda.domain.why import Why
 
@@ -141,8 +144,8 @@ async def take_from_stalled(uow: UnitOfWork, offer: Offer, *, now: float) -> int
 
 async def learn(
     uow: UnitOfWork, *, edge: str, done: int, failed: int, report: SiteReport | None, now: float
-) -> None:
-    """Take in how a site does.
+) -> tuple[NodeQuarantine, ...] | None:
+    """Take in how a site does; gives its nodes on which nothing is to be started, where its edge said how it does.
 
     Args:
         uow: the transaction.
@@ -155,23 +158,36 @@ async def learn(
     if done or failed:
         kept = math.exp(-(done + failed) / FAILURE_MEMORY)
         await uow.sites.finished(edge, failing=failed / (done + failed), kept=kept, now=now)
+    avoided = None
     if report is not None and report.queue_wait_s is not None:
-        await uow.sites.note(edge, queue_wait_s=report.queue_wait_s)
+        avoided = barred(await uow.faults.note_wait(edge, report.queue_wait_s), now=now)
     if report is not None and report.transfers:
         known = await uow.links.into(edge)
         for copy in report.transfers:
             way = (copy.source, edge)
             known[way] = known.get(way, UNKNOWN_LINK).learn(copy.size, copy.seconds)
         await uow.links.save(known)
+    return avoided
 
 
-async def placements(uow: UnitOfWork, account: Account, *, terms: Terms, now: float) -> list[EdgeReason]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placements:
+    """Where a task may run, as far as brokerage looks: at most ``MAX_SITES`` sites that are there."""
+
+    reasons: tuple[EdgeReason, ...] = ()
+    """Why sites may have some of it now or may not, by site."""
+    alive: tuple[SiteTraits, ...] = ()
+    """The sites that are there, those that asked latest, by name."""
+
+
+async def placements(uow: UnitOfWork, account: Account, *, terms: Terms, now: float) -> Placements:
     """Why sites may have some of a task now or may not: what was last decided and, where it can never be, why."""
     if account.state.final:
-        return []
+        return Placements()
     said = {note.edge: note for note in await uow.notes.of_task(account.task_id, now=now, limit=MAX_SITES)}
     demand = (await demands_of(uow, [account.task_id]))[account.task_id]
-    for site in await uow.sites.alive(now - terms.edge_alive_seconds, limit=MAX_SITES):
+    alive = await uow.sites.alive(now - terms.edge_alive_seconds, limit=MAX_SITES)
+    for site in alive:
         refusal = next(refusals(demand, site.traits), None)
         if site.quarantined_until > now:
             refusal = await _quarantine(uow, site, now)
@@ -180,7 +196,10 @@ async def placements(uow: UnitOfWork, account: Account, *, terms: Terms, now: fl
     for fence in await uow.fences.of_task(account.task_id) if account.fenced else ():
         if fence.until > now:
             said[fence.edge] = EdgeReason(edge=fence.edge, why=fence.told(now), ago_s=0.0)
-    return [said[edge] for edge in sorted(said)]
+    return Placements(
+        reasons=tuple(said[edge] for edge in sorted(said)),
+        alive=tuple(sorted((site.traits for site in alive), key=lambda traits: traits.name)),
+    )
 
 
 async def _quarantine(uow: UnitOfWork, site: SiteState, now: float) -> Why:

@@ -6,11 +6,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from hpcpanda.dispatcher.account import Account
+from hpcpanda.dispatcher.chains.reading_on import read_on
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.usecases.closing import judge
 from hpcpanda.dispatcher.usecases.tasks import held_task, task_of
-from hpcpanda.domain.control import Lifted
-from hpcpanda.domain.errors import Forbidden, IllegalTransition, NotFound
+from hpcpanda.dispatcher.usecases.writing import write_again
+from hpcpanda.domain.errors import Forbidden, IllegalTransition
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.ledger import EventLease
 from hpcpanda.domain.states import TaskState
@@ -96,18 +97,20 @@ async def retry_task(uow: UnitOfWork, *, task_id: int, caller: str, anyone: bool
     What is in outputs stays. Everything else becomes ready under new epochs: of a finished task its failed events, of
     one that has failed also what was done and not merged, since edges may have cleaned that up. Leases of earlier tries
     are void, and what they had recorded beyond the outputs is struck out, so nothing can be merged twice. Sites that
-    were taken off the task may have it again.
+    were taken off the task may have it again. The dataset that it writes is open again, if the end of tasks had closed
+    it. A task that reads a dataset as it grows goes on to read it, also if it is done and files have come since.
 
     Raises:
         NotFound: there is no such task.
         Forbidden: it is somebody else's, and the caller is not allowed ``anyone``'s.
-        IllegalTransition: it is done or was aborted, or was put away.
+        IllegalTransition: it is done or was aborted, or was put away; or what it reads would wait for what it writes.
     """
     async with uow:
         account = await _owned(uow, task_id, caller, anyone=anyone)
         if account.state.final:
-            if not account.total:
-                raise IllegalTransition(f"task {task_id} never had an {account.unit}; submit another")
+            account.growing |= (reads_on := await read_on(uow, account))
+            _require_something(account, reads_on=reads_on)
+            await write_again(uow, account, now=now)
             again = IntervalSet.span(0, account.total) - await _keep_outputs(uow, account)
             await uow.failures.clear(task_id)
             await uow.tried_again.clear(task_id)
@@ -125,6 +128,19 @@ async def _owned(uow: UnitOfWork, task_id: int, caller: str, *, anyone: bool) ->
     if account.owner != caller and not anyone:
         raise Forbidden(f"task {task_id} belongs to {account.owner}; only its owner may change it")
     return account
+
+
+def _require_something(account: Account, *, reads_on: bool) -> None:
+    """There is something of a task that has ended which could be done."""
+    if reads_on:
+        return
+    if not account.total:
+        article = "an" if account.unit == "event" else "a"
+        raise IllegalTransition(f"task {account.task_id} never had {article} {account.unit}; submit another")
+    if account.state is TaskState.DONE:
+        raise IllegalTransition(
+            f"a task that is {account.state} cannot take 'retry': all of it is in its outputs"
+        )
 
 
 def _require_open(account: Account, what: str) -> None:
@@ -153,17 +169,3 @@ async def _keep_outputs(uow: UnitOfWork, account: Account) -> IntervalSet:
         if forgotten := events - known.get(edge, EMPTY):
             await uow.leases.add([(task_id, account.remembered(edge, forgotten, now=account.updated))])
     return merged
-
-
-async def lift_quarantine(uow: UnitOfWork, *, edge: str) -> Lifted:
-    """Give a site work again that was given none since too much failed by its own fault.
-
-    Raises:
-        NotFound: no edge of that name has registered.
-    """
-    async with uow:
-        uow.target = f"edge {edge}"
-        await uow.faults.put(edge, ())
-        if not await uow.faults.bar(edge, 0.0):
-            raise NotFound(f"no edge named {edge} has registered")
-    return Lifted(edge=edge)

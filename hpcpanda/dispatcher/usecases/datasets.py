@@ -45,7 +45,8 @@ async def create_dataset(uow: UnitOfWork, *, new: NewDataset, owner: str, now: f
 
 
 async def add_files(uow: UnitOfWork, *, did: Did, files: NewFiles, caller: Principal, now: float) -> Added:
-    """Add files to a dataset, in their order; those that are there stay, and what is told of their copies is noted.
+    """Add files to a dataset, in their order; those that are there stay, and what is told of their copies is noted:
+    tasks that read the dataset may run where these are.
 
     Raises:
         NotFound: there is no such dataset.
@@ -57,7 +58,10 @@ async def add_files(uow: UnitOfWork, *, did: Did, files: NewFiles, caller: Princ
         uow.target = f"dataset {did}"
         entry = await existing(uow.datasets, did, hold=True)
         _require_owner(entry, caller)
-        return await append(uow.datasets, entry, files.files, task_id=None, now=now)
+        added = await append(uow.datasets, entry, files.files, task_id=None, now=now)
+        if added.known:
+            await uow.data.follow(entry.dataset_id)
+        return added
 
 
 async def append(
@@ -82,7 +86,8 @@ async def append(
 
 
 async def close_dataset(uow: UnitOfWork, *, did: Did, caller: Principal, now: float) -> Dataset:
-    """Let no more files come; a dataset that is closed is left as it is.
+    """Let no more files come; a dataset that is closed is left as it is. One that the end of a task has closed is then not
+    opened again either when that task is tried again.
 
     Raises:
         NotFound: there is no such dataset.
@@ -92,10 +97,10 @@ async def close_dataset(uow: UnitOfWork, *, did: Did, caller: Principal, now: fl
         uow.target = f"dataset {did}"
         entry = await existing(uow.datasets, did, hold=True)
         _require_owner(entry, caller)
-        if not entry.dataset.open:
-            return entry.dataset
-        await uow.datasets.close(entry.dataset_id, now=now)
-        return replace(entry.dataset, open=False, updated=now)
+        if entry.dataset.open or entry.closed_by is not None:
+            await uow.datasets.close(entry.dataset_id, by=None, now=now)
+            return replace(entry.dataset, open=False, updated=now)
+        return entry.dataset
 
 
 async def get_dataset(uow: UnitOfWork, *, did: Did) -> Dataset:

@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import assert_never
 
+from hpcpanda.brokerage.matching import SiteTraits
 from hpcpanda.dispatcher.account import Account
-from hpcpanda.dispatcher.chains.saying import growth
+from hpcpanda.dispatcher.chains.saying import growth, unread
 from hpcpanda.dispatcher.generation.saying import scouting
-from hpcpanda.dispatcher.store.sites import EdgeRecord
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.terms import Terms
-from hpcpanda.dispatcher.usecases.brokering import FOR_GOOD, placements
+from hpcpanda.dispatcher.usecases.brokering import FOR_GOOD, MAX_SITES, Placements, placements
 from hpcpanda.dispatcher.usecases.ordering import Candidate, in_order, place_of
 from hpcpanda.dispatcher.wording import counted
 from hpcpanda.domain.ledger import EventLease
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task_views import EdgeReason, Explanation, LeaseInfo
+from hpcpanda.domain.task_views import Explanation, LeaseInfo
 from hpcpanda.domain.why import Why
 
 MAX_LEASES = 1000
@@ -49,7 +49,7 @@ async def explain_account(uow: UnitOfWork, account: Account, *, terms: Terms, no
     match account.state:
         case TaskState.PENDING | TaskState.READY | TaskState.SCOUTING | TaskState.RUNNING:
             reasons = [*await scouting(uow, account), *await growth(uow, account), *_held(account, leases)]
-            reasons += await _waiting(uow, account, brokerage, terms, now)
+            reasons += await _waiting(uow, account, brokerage, now)
             if account.ready:
                 candidates = await in_order(uow, tree=terms.tree, now=now, also=account)
                 reasons += _behind(candidates, account)
@@ -62,9 +62,10 @@ async def explain_account(uow: UnitOfWork, account: Account, *, terms: Terms, no
         case TaskState.MERGING:
             reasons = [*await _merging(uow, account), *await _losses(uow, account)]
         case TaskState.DONE:
-            reasons = [f"{_all(account)} in the outputs."]
+            reasons = [f"{_all(account)} in the outputs.", *await unread(uow, account)]
         case TaskState.FINISHED:
             reasons = [f"It is finished: {account.message}.", *await _losses(uow, account)]
+            reasons += await unread(uow, account)
         case TaskState.FAILED | TaskState.ABORTED:
             reasons = [f"It is {account.state}: {account.message}"]
         case _:
@@ -83,7 +84,7 @@ async def explain_account(uow: UnitOfWork, account: Account, *, terms: Terms, no
             for lease in leases
         ),
         edges=edges if not account.state.final else (),
-        brokerage=tuple(brokerage),
+        brokerage=brokerage.reasons,
         order=order,
     )
 
@@ -102,25 +103,18 @@ def _paused(account: Account) -> list[str]:
     ]
 
 
-async def _waiting(
-    uow: UnitOfWork, account: Account, brokerage: Sequence[EdgeReason], terms: Terms, now: float
-) -> list[str]:
+async def _waiting(uow: UnitOfWork, account: Account, brokerage: Placements, now: float) -> list[str]:
     """Why ready events are not leased."""
     if not account.ready:
         return []
     reasons = [f"{_being(account.ready, account.unit)} ready, waiting for an edge to ask for work."]
-    edges = await uow.edges.all()
-    alive = [edge for edge in edges if now - edge.last_seen < terms.edge_alive_seconds]
-    if not edges:
-        reasons.append("No edge has registered yet: nothing runs until one does.")
-    elif alive:
-        reasons += _misfit(account, alive)
-    else:
-        latest = max(edges, key=lambda edge: edge.last_seen)
-        ago = _duration(now - latest.last_seen)
-        reasons.append(f"No edge is alive: the last heard of is {latest.name}, {ago} ago.")
-    reasons += _not_allowed(brokerage, alive)
-    return reasons
+    if brokerage.alive:
+        return [*reasons, *_misfit(account, brokerage.alive), *_not_allowed(brokerage)]
+    latest = await uow.edges.last_heard()
+    if latest is None:
+        return [*reasons, "No edge has registered yet: nothing runs until one does."]
+    ago = _duration(now - latest.last_seen)
+    return [*reasons, f"No edge is alive: the last heard of is {latest.name}, {ago} ago."]
 
 
 def _behind(candidates: Sequence[Candidate], account: Account) -> list[str]:
@@ -142,29 +136,34 @@ def _behind(candidates: Sequence[Candidate], account: Account) -> list[str]:
     return [f"It waits behind task {head.task_id} ({head.name}), {rank}, {which}."]
 
 
-def _not_allowed(brokerage: Sequence[EdgeReason], alive: Sequence[EdgeRecord]) -> list[str]:
+def _not_allowed(brokerage: Placements) -> list[str]:
     """That no living edge may have it, when that is so for other reasons than room."""
-    refusals = {r.edge: r.why.sentence for r in brokerage if r.why.code in FOR_GOOD}
-    if not alive or any(edge.name not in refusals for edge in alive):
+    refusals = {r.edge: r.why.sentence for r in brokerage.reasons if r.why.code in FOR_GOOD}
+    alive = brokerage.alive
+    if any(site.name not in refusals for site in alive):
         return []
-    names = sorted(edge.name for edge in alive)
-    listed = " ".join(f"Edge {name}: {refusals[name]}" for name in names[:MAX_EDGES])
-    return [f"No living edge may have it. {listed}"]
+    listed = " ".join(f"Edge {site.name}: {refusals[site.name]}" for site in alive[:MAX_EDGES])
+    return [f"No {_those(alive)} may have it. {listed}"]
 
 
-def _misfit(account: Account, alive: list[EdgeRecord]) -> list[str]:
+def _misfit(account: Account, alive: Sequence[SiteTraits]) -> list[str]:
     """Why no living edge has room for the task's jobs, as far as edges have said what they have room for."""
-    rooms = [(edge.name, edge.room) for edge in alive if edge.room is not None]
+    rooms = [(site.name, site.room) for site in alive if site.room is not None]
     if account.job is None:
         return []
     if not rooms:
-        return ["No living edge has asked for jobs yet."]
+        return [f"No {_those(alive)} has asked for jobs yet."]
     refusals = [(name, room.refusal(account.job, container=account.in_container)) for name, room in rooms]
     if not all(refusal for _, refusal in refusals):
         return []
     listed = "; ".join(f"on edge {name} a job {refusal}" for name, refusal in refusals[:MAX_EDGES])
     more = f"; and {len(refusals) - MAX_EDGES} edges more" if len(refusals) > MAX_EDGES else ""
-    return [f"No living edge that has asked for jobs has room for one: {listed}{more}."]
+    return [f"No {_those(alive)} that has asked for jobs has room for one: {listed}{more}."]
+
+
+def _those(alive: Sequence[SiteTraits]) -> str:
+    """What is said of the edges that were looked at: there may be more."""
+    return "living edge" if len(alive) < MAX_SITES else f"edge of the {MAX_SITES} that asked last"
 
 
 async def _losses(uow: UnitOfWork, account: Account) -> list[str]:
@@ -190,7 +189,12 @@ async def _chances(uow: UnitOfWork, account: Account) -> list[str]:
         if factor > 1.0
     ]
     asked = f"; it asks for {' and '.join(more)} since" if more else ""
-    return [f"{counted(again, account.unit)} had failed and got another chance{asked}."]
+    said = [f"{counted(again, account.unit)} had failed and got another chance{asked}."]
+    split = await uow.pieces.told(account.task_id) if account.is_split else None
+    if split is not None and split.last is not None:
+        times = "One job was" if split.count == 1 else f"{split.count} times a job was"
+        said.append(f"{times} too large and was split; the last time: {split.last}.")
+    return said
 
 
 async def _merging(uow: UnitOfWork, account: Account) -> list[str]:

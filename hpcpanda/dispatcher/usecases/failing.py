@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from hpcpanda.brokerage.failures import (
@@ -15,15 +16,24 @@ from hpcpanda.brokerage.failures import (
     decide,
 )
 from hpcpanda.brokerage.matching import refusals
+from hpcpanda.brokerage.node_quarantine import is_node
 from hpcpanda.brokerage.quarantine import BARRED_S, SiteFault, is_barred, kept
 from hpcpanda.dispatcher.account import Account
+from hpcpanda.dispatcher.generation.halving import Splittable, split, splittable
 from hpcpanda.dispatcher.store.control import Fence, History
 from hpcpanda.dispatcher.store.leases import LeaseKey
 from hpcpanda.dispatcher.store.unit import UnitOfWork
 from hpcpanda.dispatcher.terms import Terms
+from hpcpanda.dispatcher.usecases.bad_nodes import note_bad_nodes
 from hpcpanda.dispatcher.usecases.brokering import demand_of
 from hpcpanda.domain.exchange import LeaseCommit
-from hpcpanda.domain.failures import FailureAction, FailureKind, FailureStep, sentence_of
+from hpcpanda.domain.failures import (
+    FailureAction,
+    FailureKind,
+    FailureStep,
+    NodeQuarantine,
+    sentence_of,
+)
 from hpcpanda.domain.jobs import JobRequest
 from hpcpanda.domain.ledger import EventLease, FailedEvent
 from hpcpanda.domain.room import Room
@@ -33,8 +43,8 @@ AVOIDED_S = 3600.0
 """So long a site is given nothing of a task of which something is to be tried elsewhere."""
 MAX_TRIED_AGAIN = 10_000
 """Most events of a task that are tried again: when more fail, it is no accident of theirs."""
-MAX_STEPS = 30
-"""Most failures that are kept of one event."""
+MAX_STEPS = 40
+"""Most failures that are kept of one event: more than can be, of one that is not given up."""
 ERROR_KEPT = 500
 """So many characters of each are kept."""
 MAX_SITES = 100
@@ -54,6 +64,10 @@ class Judged:
     """By task and event: every failure of the others."""
     kinds: dict[int, FailureKind] = field(default_factory=dict)
     """By task: a kind of failure that was put down to the site."""
+    nodes: dict[tuple[int, str], str] = field(default_factory=dict)
+    """By task and node: what was put down to the node."""
+    told: tuple[NodeQuarantine, ...] | None = None
+    """Nodes of the site on which nothing is to be started, where that has changed."""
 
 
 async def judge_failures(
@@ -74,6 +88,8 @@ async def judge_failures(
         await bench.judge(failures, judged)
     if judged.kinds:
         await note_faults(uow, edge, judged.kinds, accounts=accounts, now=now)
+    if judged.nodes:
+        judged.told = await note_bad_nodes(uow, edge, judged.nodes, now=now)
     return judged
 
 
@@ -105,23 +121,48 @@ class _Bench:
         before = await self._uow.tried_again.of(task_id, failures.keys())
         rules = {event: self._terms.rules.of(f.error, f.facts) for event, (_, f) in failures.items()}
         chances = await self._chances(rules.values(), len(failures.keys() - before.keys()))
+        found = await self._splittable(rules)
         again: dict[int, History] = {}
         actions: set[FailureAction] = set()
         for event, (epoch, failure) in failures.items():
             rule, earlier = rules[event], before.get(event, ())
             raised = epoch < self._account.raised
-            action = decide(rule, earlier, replace(chances, raised=raised))
+            action = decide(rule, earlier, replace(chances, raised=raised, split=event in found.halves))
             history = (*earlier, self._step(rule, action, failure))[-MAX_STEPS:]
-            if rule.kind in OF_THE_SITE:
-                judged.kinds[task_id] = rule.kind
+            self._put_down(rule, failure, judged)
             if action is FailureAction.GIVE_UP:
                 judged.histories[task_id, event] = history
             else:
                 judged.again[task_id, epoch].add(event)
                 again[event] = history
                 actions.add(action)
+        await self._split(found, again)
         await self._uow.tried_again.put(task_id, again)
         await self._act(actions, again)
+
+    def _put_down(self, rule: FailureRule, failure: FailedEvent, judged: Judged) -> None:
+        """To the node, or the site, if it is of theirs."""
+        node = failure.facts.node if failure.facts is not None else None
+        if FailureAction.QUARANTINE_NODE in rule.actions and node is not None and is_node(node):
+            judged.nodes[self._account.task_id, node] = f"{rule.name}: {failure.error[:ERROR_KEPT]}"
+        elif rule.kind in OF_THE_SITE:
+            judged.kinds[self._account.task_id] = rule.kind
+
+    async def _splittable(self, rules: Mapping[int, FailureRule]) -> Splittable:
+        """Which of the failed jobs can be split, where a rule asks for that."""
+        wanted = [event for event, rule in rules.items() if FailureAction.SPLIT in rule.actions]
+        if not wanted or not self._account.is_split:
+            return Splittable()
+        task_id = self._account.task_id
+        spec = (await self._uow.accounts.specs([task_id]))[task_id]
+        return await splittable(self._uow, self._account, spec, wanted)
+
+    async def _split(self, found: Splittable, again: dict[int, History]) -> None:
+        """Split those jobs for which that was decided; what comes of them has their history."""
+        jobs = {job: h[-1].kind for job, h in again.items() if h[-1].action is FailureAction.SPLIT}
+        if jobs:
+            new = await split(self._uow, self._account, found, jobs, now=self._now)
+            again |= {other: again[job] for job, other in new.items()}
 
     def _step(self, rule: FailureRule, action: FailureAction, failure: FailedEvent) -> FailureStep:
         return FailureStep(
@@ -137,7 +178,7 @@ class _Bench:
 
     async def _chances(self, rules: Collection[FailureRule], new: int) -> Chances:
         """What can be done; nothing is looked up that no rule asks for."""
-        wanted = {rule.action for rule in rules}
+        wanted = {action for rule in rules for action in rule.actions}
         if wanted == {FailureAction.GIVE_UP}:
             return Chances(retries=0, elsewhere=False, memory=False, time=False)
         task_id = self._account.task_id
@@ -182,10 +223,10 @@ class _Bench:
         most_s = min(MAX_WALLTIME_S, asked.walltime_s * MAX_FACTOR)
         return replace(job, walltime_s=max(job.walltime_s, min(most_s, job.walltime_s * FACTOR)))
 
-    async def _act(self, actions: Collection[FailureAction], again: Mapping[int, History]) -> None:
+    async def _act(self, actions: AbstractSet[FailureAction], again: Mapping[int, History]) -> None:
         """Do for the task what has been decided for its events."""
         account = self._account
-        more = {FailureAction.MORE_MEMORY, FailureAction.MORE_TIME} & set(actions)
+        more = {FailureAction.MORE_MEMORY, FailureAction.MORE_TIME} & actions
         for action in more:
             if account.job is not None:
                 account.job = self._raised(action)
@@ -208,7 +249,7 @@ class _Bench:
                 )
             )
             account.fenced = True
-        if more or FailureAction.ELSEWHERE in actions:
+        if actions & {*more, FailureAction.ELSEWHERE, FailureAction.SPLIT}:
             await self._uow.accounts.rewrite(account)
 
     def _factor(self, name: str, before: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -57,7 +58,7 @@ async def in_order(
         also: a task that is put in its place, however far behind.
     """
     waiting = await uow.lanes.waiting()
-    lanes = {lane.lane_id: lane for lane in waiting if _may(lane, site)}
+    lanes = {lane.lane_id: lane for lane in waiting if _may(lane, site) and _urgent_enough(lane, capacity)}
     if capacity is not None and capacity.task_id is not None:
         only = {account.lane_id for account in (await uow.accounts.seen([capacity.task_id])).values()}
         lanes = {lane_id: lane for lane_id, lane in lanes.items() if lane_id in only}
@@ -66,43 +67,32 @@ async def in_order(
     name = site.traits.name if site is not None else None
     usage = await usage_of(uow, waiting, tree, now=now)
     shares = {tree.leaf_of(owner=lane.owner, group=lane.group) for lane in waiting}
-    best = {
-        one.task.task_id: place
-        for place, one in enumerate(
-            rank(
-                [_first(lane) for lane in lanes.values()],
-                usage,
-                tree,
-                now=now,
-                site=name,
-                others=shares,
-            )
-        )
-    }
-    heads = sorted(lanes.values(), key=lambda lane: best[lane.lane_id])
-    found: dict[int, Account] = {}
-    for start in range(0, min(len(heads), LANES_AT_ONCE * MAX_LOOKS), LANES_AT_ONCE):
-        portion = heads[start : start + LANES_AT_ONCE]
-        each = max(LANES_AT_ONCE, ENOUGH // len(portion))
-        accounts = await uow.lanes.candidates(portion, capacity, each=each, long_before=now - HOUR)
-        found |= {account.task_id: account for account in accounts}
-        if len(found) >= ENOUGH:
-            break
+    ordered = functools.partial(rank, usage=usage, tree=tree, now=now, site=name, others=shares)
+    first = ordered([_first(lane) for lane in lanes.values()])
+    found = await _candidates(uow, [lanes[one.task.task_id] for one in first], capacity, now=now)
     if also is not None and also.lane_id in lanes:
         found[also.task_id] = also
-    ranked = rank(
-        [waiting_of(account, lanes[account.lane_id]) for account in found.values()],
-        usage,
-        tree,
-        now=now,
-        site=name,
-        others=shares,
-    )
+    ranked = ordered([waiting_of(account, lanes[account.lane_id]) for account in found.values()])
     return [
         Candidate(account=account, ranked=one, lane=lanes[account.lane_id])
         for one in ranked
         for account in (found[one.task.task_id],)
     ]
+
+
+async def _candidates(
+    uow: UnitOfWork, lanes: Sequence[Lane], capacity: Capacity | None, *, now: float
+) -> dict[int, Account]:
+    """The tasks that may come first, of lanes in their order; some lanes at once, until there are enough."""
+    found: dict[int, Account] = {}
+    for start in range(0, min(len(lanes), LANES_AT_ONCE * MAX_LOOKS), LANES_AT_ONCE):
+        portion = lanes[start : start + LANES_AT_ONCE]
+        each = max(LANES_AT_ONCE, ENOUGH // len(portion))
+        accounts = await uow.lanes.candidates(portion, capacity, each=each, long_before=now - HOUR)
+        found |= {account.task_id: account for account in accounts}
+        if len(found) >= ENOUGH:
+            break
+    return found
 
 
 async def usage_of(uow: UnitOfWork, lanes: Collection[Lane], tree: ShareTree, *, now: float) -> Usage:
@@ -168,6 +158,11 @@ def _first(lane: Lane) -> Waiting:
         served=lane.oldest,
         deadline=urgent,
     )
+
+
+def _urgent_enough(lane: Lane, capacity: Capacity | None) -> bool:
+    """Whether the lane has a task of as high a priority as is asked for."""
+    return capacity is None or capacity.above is None or lane.highest > capacity.above
 
 
 def _may(lane: Lane, site: SiteState | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from copy import copy
 
 from hpcpanda.dispatcher.account import Account
@@ -66,15 +66,11 @@ async def sync_edge(
             account = accounts.get(fault.task_id)
             freed |= await take_fault(uow, account, fault, edge=edge, terms=terms, now=now)
         await uow.accounts.save([a for task_id, a in accounts.items() if a != before[task_id]])
-        await learn(uow, edge=edge, done=batch.done, failed=batch.failed, report=request.site, now=now)
+        nodes = await learn(
+            uow, edge=edge, done=batch.done, failed=batch.failed, report=request.site, now=now
+        )
         uow.news.commits, uow.news.done, uow.news.failed = len(results), batch.done, batch.failed
-        reports = {a.task_id: a for a in request.activity if a.task_id in accounts}
-        await uow.activity.replace(edge, reports.values(), now)
-        if request.reasons is not None:
-            said = {r.task_id: r for r in request.reasons if r.task_id in accounts}
-            await uow.reasons.replace(edge, said.values(), now)
-        if request.usage is not None:
-            await count_usage(uow, edge=edge, instance=request.instance, report=request.usage, now=now)
+        await _note_reports(uow, edge, request, accounts, now)
         states = {task_id: account.state for task_id, account in accounts.items()}
         if missing := named - states.keys():
             states |= await uow.archive.states(missing)
@@ -87,8 +83,22 @@ async def sync_edge(
             TaskOrder(task_id=t, state=s, first_epoch=since.get(t, 1)) for t, s in sorted(states.items())
         ),
         rejected_outputs=tuple(rejected),
+        nodes=nodes if nodes is not None else judged.told,
     )
     return reply, freed
+
+
+async def _note_reports(
+    uow: UnitOfWork, edge: str, request: SyncRequest, accounts: Container[int], now: float
+) -> None:
+    """What the edge does for tasks that there are, why, and what they have used."""
+    reports = {a.task_id: a for a in request.activity if a.task_id in accounts}
+    await uow.activity.replace(edge, reports.values(), now)
+    if request.reasons is not None:
+        said = {r.task_id: r for r in request.reasons if r.task_id in accounts}
+        await uow.reasons.replace(edge, said.values(), now)
+    if request.usage is not None:
+        await count_usage(uow, edge=edge, instance=request.instance, report=request.usage, now=now)
 
 
 class _Batch:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import accumulate
 
 from hpcpanda.dispatcher.account import Account
-from hpcpanda.dispatcher.chains.beginning import may_grow
+from hpcpanda.dispatcher.chains.beginning import link_growing, may_grow
 from hpcpanda.dispatcher.generation.making import keep, prepare
 from hpcpanda.dispatcher.identity.principal import Sight
 from hpcpanda.dispatcher.store.codec import dump_spec
@@ -55,29 +55,16 @@ async def submit_task(
         reads = await dataset_read(uow, spec)
         writes = await dataset_written(uow, spec, owner=owner, now=now)
         growing = reads is not None and await may_grow(uow, spec, reads)
-        total = spec.event_count if reads is None else reads.dataset.events
-        account = Account(
-            task_id=0,
+        account = _account_of(
+            spec,
             owner=owner,
-            name=spec.name,
-            state=TaskState.READY if total else TaskState.PENDING,
-            priority=spec.priority,
-            total=total,
-            ready=total,
-            max_failed=spec.loss.max_failed_events,
-            guess=spec.resources.event_seconds,
-            rate_at=now,
-            created=now,
-            updated=now,
-            job=spec.job_request,
-            in_container=spec.container is not None,
+            total=spec.event_count if reads is None else reads.dataset.events,
             lane_id=await uow.lanes.of(owner=owner, group=spec.group, requirements=spec.requirements),
-            served=now,
-            deadline=spec.deadline.timestamp() if spec.deadline is not None else None,
-            dataset_id=reads.dataset_id if reads is not None else None,
-            growing=growing,
-            writes_id=writes.dataset_id if writes is not None else None,
+            now=now,
         )
+        account.dataset_id = reads.dataset_id if reads is not None else None
+        account.growing = growing
+        account.writes_id = writes.dataset_id if writes is not None else None
         making = await prepare(uow, spec, account)
         account.task_id = await uow.accounts.add(account, spec, idempotency_key)
         if making is not None:
@@ -85,15 +72,36 @@ async def submit_task(
         await uow.ready.put(account.task_id, IntervalSet.span(0, account.total))
         if reads is not None:
             await place_data(uow, account.task_id, reads)
-        if reads is not None and growing and spec.inputs is not None:
-            policy = spec.inputs.if_abandoned
-            await uow.chains.add(account.task_id, reads.dataset_id, if_abandoned=policy)
+            await link_growing(uow, spec, reads, task_id=account.task_id)
         if writes is not None:
             await note_writer(uow, writes, task_id=account.task_id, spec=spec)
         if team is not None:
             await uow.teams.add(account.task_id, team)
         uow.target = f"task {account.task_id}"
     return _task(account, spec, Busy(), now)
+
+
+def _account_of(spec: TaskSpec, *, owner: str, total: int, lane_id: int, now: float) -> Account:
+    """What is kept of a task of which nothing is done; its number comes with its row."""
+    return Account(
+        task_id=0,
+        owner=owner,
+        name=spec.name,
+        state=TaskState.READY if total else TaskState.PENDING,
+        priority=spec.priority,
+        total=total,
+        ready=total,
+        max_failed=spec.loss.max_failed_events,
+        guess=spec.resources.event_seconds,
+        rate_at=now,
+        created=now,
+        updated=now,
+        job=spec.job_request,
+        in_container=spec.container is not None,
+        lane_id=lane_id,
+        served=now,
+        deadline=spec.deadline.timestamp() if spec.deadline is not None else None,
+    )
 
 
 async def _repeated(uow: UnitOfWork, task_id: int, spec: TaskSpec, now: float) -> Task:

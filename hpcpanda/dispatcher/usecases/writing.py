@@ -84,8 +84,20 @@ async def end_writing(uow: UnitOfWork, account: Account, *, now: float) -> bool:
     others = {writer.task_id for writer in writers} - {account.task_id}
     if any(not other.state.final for other in (await uow.accounts.seen(others)).values()):
         return False
-    await uow.datasets.close(account.writes_id, now=now)
+    await uow.datasets.close(account.writes_id, by=account.task_id, now=now)
     return True
+
+
+async def write_again(uow: UnitOfWork, account: Account, *, now: float) -> None:
+    """Open the dataset again that a task writes which is tried again, if it was closed since tasks had ended: one that its
+    owner has closed stays as it is. Expects that the task is held."""
+    if account.writes_id is None:
+        return
+    entry = await uow.datasets.get(
+        account.writes_id, hold=True
+    )  # who would close it now waits, and sees the task
+    if entry.closed_by is not None:
+        await uow.datasets.open_again(account.writes_id, now=now)
 
 
 async def _names(uow: UnitOfWork, dataset_id: int, edge: str, files: Sequence[OutputFile]) -> list[str]:

@@ -374,6 +374,7 @@ def test_a_killed_runner_is_the_nodes_fault(kept: Keeping) -> None:
     runner.kill()
     ended = kept.result(run)
     assert ended.node_at_fault
+    assert ended.runner_lost
     assert "the process that kept it" in str(ended.report.error)
     assert not _of(kept, run)
     assert not kept.folder(run).exists()

@@ -96,6 +96,7 @@ EXAMPLES = {
         "{trace} --site {site} --policy titan", r"Titan-style brokers", r"Titan-style brokers\t[\d.]+\n", ("policies",)
     ),
     "hpcpanda report usage": Example("--by user", r"(?s)core-hours from .*used +useful .*total", r"(local\n)?", ("rows", "total")),
+    "hpcpanda edge list": Example("", r"(?m)^laptop +alive +\d{4}-\d\d-\d\d .* UTC +\d+ ", r"(?s).*^laptop$.*|laptop\n"),
     "hpcpanda whoami": Example("", r"scopes +.*tasks:write", r"local\n", ("name", "scopes")),
     "hpcpanda-edge check": Example("{site}", r"ok    launcher\.command", r"", ("site", "findings")),
     "hpcpanda-edge explain": Example(
@@ -109,6 +110,10 @@ SERVICES = {
     "hpcpanda dispatcher run": "started by the services of these tests",
     "hpcpanda dispatcher backup": "writes a new file each time: see test_doctor",
     "hpcpanda dispatcher restore": "fills an empty database only: see test_doctor",
+    "hpcpanda admin audit": "needs an administrator's token: see test_an_administrator_sees_and_takes_back",
+    "hpcpanda admin revoke": "the same",
+    "hpcpanda admin quarantine": "the same",
+    "hpcpanda admin lift": "the same",
     "hpcpanda login": "needs an identity provider: see test_oidc",
     "hpcpanda logout": "needs a login: see test_oidc",
     "hpcpanda-edge run": "started by the services of these tests",
@@ -296,6 +301,38 @@ def test_a_stranger_s_token_is_refused(tmp_path: Path, things: Things, here: Cal
     assert ran.code == 1
     assert "tasks:read" in ran.err
     assert "none that you may see" in here("--token-file", token, "task", "show", things.task).err
+
+
+def test_an_administrator_sees_and_takes_back(
+    tmp_path: Path, things: Things, here: Callable[..., Ran]
+) -> None:
+    """With an administrator's token: who did what, a page at a time; a user's token that is taken back is refused from then
+    on. With another token both are refused, and say which scope they need."""
+    admin, user = tmp_path / "admin", tmp_path / "user"
+    admin.write_text(here("dispatcher", "token", "admin", "root").out)
+    user.write_text(here("dispatcher", "token", "user", "leaver").out)
+    for name in ("s:first-words", "s:last-words"):
+        here("--token-file", user, "dataset", "create", name)
+    first = here("--token-file", admin, "admin", "audit", "--who", "user:leaver", "--limit", "1")
+    assert re.search(r"UTC +user:leaver +POST /v1/datasets +dataset s:last-words +127\.0\.0\.1", first.out)
+    before = re.search(r"more: --before (\d+)", first.err)
+    assert before
+    earlier = here("--token-file", admin, "admin", "audit", "--who", "user:leaver", "--before", before[1])
+    assert "dataset s:first-words" in earlier.out
+    assert "last-words" not in earlier.out
+    gone = here("--token-file", admin, "admin", "revoke", "user", "leaver")
+    assert gone.out == "1 token and 0 sessions of user leaver taken back\n"
+    assert here("--token-file", user, "whoami").code == 1
+    listed = here("--token-file", admin, "admin", "quarantine")
+    assert re.search(r"edge +node +until +why", listed.out)
+    lifted = here("--token-file", admin, "admin", "lift", "laptop")
+    assert lifted.out == "edge laptop and all its nodes may be used again\n"
+    sound = here("--token-file", admin, "admin", "lift", "laptop", "--node", "n7")
+    assert (sound.code, "edge laptop has no node 'n7' in quarantine" in sound.err) == (1, True)
+    for words in (("audit",), ("revoke", "user", "leaver"), ("quarantine",), ("lift", "laptop")):
+        refused = here("admin", *words)
+        assert refused.code == 1
+        assert "this needs a token of scope admin" in refused.err
 
 
 def test_a_second_dispatcher_over_the_same_state_is_refused(here: Callable[..., Ran]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from support.chain import only_services_left, run_to_output, running
 from support.services import Services, wait_for_task, wait_until
 
+from hpcpanda.client.task_file import load_task
 from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
 from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.outputs import Output, OutputFormat
@@ -82,6 +83,31 @@ def test_every_job_gets_its_file(services: Services, tmp_path: Path) -> None:
     )
     texts = [(tmp_path / f"part{n}" / "data.txt").read_text() for n in range(3)]
     assert members(done.output.path) == texts
+
+
+def test_files_of_any_kind_and_name_are_an_entry_each(services: Services, tmp_path: Path) -> None:
+    """Five files that a pattern names, two a job: each is read whole, once, whatever is in its name, the empty one, too."""
+    texts = {"a b.txt": "one", "b{job}.txt": "two", "c\nd.txt": "three", "d☃'.txt": "", "-e.txt": "five"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text + "\n" if text else "")
+    file = tmp_path / "task.toml"
+    file.write_text(
+        """
+        name = "any"
+        inputs = {format = "file", files = ["*.txt"]}
+        split.files_per_job = 2
+        job = {memory_mb = 400, walltime_s = 60.0}
+        output = {file = "jobs.zip", format = "zip"}
+        [payload]
+        form = "job"
+        command = ["sh", "-c", 'cat -- "$@" > out', "sh", "{files}"]
+        outputs = ["out"]
+        """
+    )
+    spec = load_task(file)
+    assert spec.event_count == 5
+    done = run_to_output(services, spec)
+    assert members(done.output.path) == ["five\none\n", "two\nthree\n", ""]
 
 
 def test_events_are_split_across_files_and_each_is_read_once(services: Services, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import httpx2
 import pytest
 from support.dispatcher import RunningDispatcher, running_dispatcher, spec
 
-from hpcpanda.client.sdk import AsyncDispatcherClient, DispatcherClient
+from hpcpanda.client.async_sdk import AsyncDispatcherClient
+from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.dispatcher.run import create_token, serve
 from hpcpanda.domain.errors import (
     Conflict,
@@ -266,6 +267,35 @@ async def test_waiting_edges_are_woken_by_a_submission(dispatcher: RunningDispat
         async with asyncio.timeout(10):
             grants = await waiting
         assert grants.leases[0].task_id == task.task_id
+
+
+async def test_an_edge_that_has_ended_is_leased_nothing(dispatcher: RunningDispatcher) -> None:
+    """What it had asked for before is not given to a closed connection, where it would lie until the lease is over."""
+    with dispatcher.edge():
+        pass
+    token = await asyncio.to_thread(create_token, dispatcher.settings, "monitor", "watcher")
+    shown = {"Authorization": f"Bearer {token}"}
+    async with (
+        dispatcher.async_user() as user,
+        httpx2.AsyncClient(base_url=dispatcher.url, headers=shown) as figures,
+    ):
+
+        async def waiting() -> bool:
+            return "hpcpanda_waiting_requests 1.0" in (await figures.get("/metrics")).text
+
+        async with AsyncDispatcherClient(dispatcher.url, dispatcher.edge_token()) as edge:
+            asked = asyncio.create_task(edge.acquire("local", capacity(wait_s=30.0)))
+            async with asyncio.timeout(20):
+                while not await waiting():
+                    await asyncio.sleep(0.05)
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+        task = await user.submit(spec(10))
+        async with asyncio.timeout(20):
+            while await waiting():
+                await asyncio.sleep(0.05)
+        progress = (await user.task(task.task_id)).progress
+        assert (progress.ready, progress.leased) == (10, 0)
 
 
 async def test_stopping_releases_waiting_edges(dispatcher: RunningDispatcher) -> None:

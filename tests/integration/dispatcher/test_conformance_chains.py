@@ -3,116 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.datasets import DID, DataBench, file, reading
-from support.postgres import TEMPLATE, PostgresServer, postgres_server  # noqa: F401 - fixture
+from support.chaining import RAW, RECO, ChainBench, chain_bench, growing
+from support.datasets import DID, file
+from support.postgres import postgres_server  # noqa: F401 - fixture
 
 from hpcpanda.dispatcher.chains.growing import grow_tasks, tasks_to_grow
 from hpcpanda.dispatcher.retrying import again_on_contention
 from hpcpanda.dispatcher.store.accounts import Accounts
-from hpcpanda.dispatcher.store.database import Database
-from hpcpanda.dispatcher.store.postgres import PostgresDatabase
-from hpcpanda.dispatcher.store.sqlite import SqliteDatabase
 from hpcpanda.dispatcher.usecases import outputs as recording
 from hpcpanda.dispatcher.usecases.control import pause_task, resume_task
-from hpcpanda.dispatcher.usecases.explain import explain_task
-from hpcpanda.dispatcher.usecases.tasks import cancel_task, get_task
+from hpcpanda.dispatcher.usecases.tasks import cancel_task
 from hpcpanda.domain.did import Did
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.domain.exchange import LeaseCommit, LeaseGrant
+from hpcpanda.domain.exchange import LeaseCommit
 from hpcpanda.domain.inputs import InputFile
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.jobs import JobPayload
 from hpcpanda.domain.ledger import FailedEvent
-from hpcpanda.domain.outputs import Output, OutputFormat
-from hpcpanda.domain.payloads import CommandPayload
 from hpcpanda.domain.splitting import JobSplit
 from hpcpanda.domain.states import TaskState
-from hpcpanda.domain.task import Resources, TaskSpec
-from hpcpanda.domain.task_views import Task
-
-RAW, RECO = Did("user.ada", "raw"), Did("user.ada", "reco")
-
-
-class ChainBench(DataBench):
-    """Tasks that write and read datasets, and a dispatcher that looks now and then whether some can grow."""
-
-    async def generate(self, events: int = 40, *, did: Did = RAW) -> int:
-        """A task whose files go into a dataset."""
-        spec = TaskSpec(
-            name="generate",
-            payload=CommandPayload(command=("generate", "{output}")),
-            output=Output(file="raw.zip", format=OutputFormat.ZIP, max_events=10, dataset=str(did)),
-            events=events,
-            resources=Resources(event_seconds=1.0),
-        )
-        return (await self.submit(spec)).task_id
-
-    async def read(self, did: Did = RAW, *, writes: Did | None = None, if_abandoned: str = "wait") -> int:
-        """A task that reads a dataset while it grows."""
-        return (await self.submit(growing(did, writes=writes, if_abandoned=if_abandoned))).task_id
-
-    async def grow(self) -> int:
-        """Look, as a dispatcher does now and then; gives how many events became ready."""
-        grown = 0
-        while task_ids := await tasks_to_grow(self.store.reading()):
-            grown += await grow_tasks(self.store.writing(), task_ids=task_ids, now=self.now)
-        return grown
-
-    async def task(self, task_id: int) -> Task:
-        return await get_task(self.store.reading(), task_id=task_id, now=self.now)
-
-    async def counts(self, task_id: int) -> tuple[str, int, int, int]:
-        task = await self.task(task_id)
-        return task.state.value, task.progress.total, task.progress.ready, task.progress.done
-
-    async def work(self, task_id: int, events: int = 10, *, edge: str = "a") -> LeaseGrant:
-        """Lease events of a task and finish them."""
-        (grant,) = await self.acquire(edge, events, task_id=task_id)
-        await self.finish(edge, grant)
-        return grant
-
-    async def finish(self, edge: str, grant: LeaseGrant) -> None:
-        """Commit all events of a lease, a second each."""
-        seconds = float(len(grant.events))
-        commit = LeaseCommit(
-            task_id=grant.task_id, epoch=grant.epoch, done=grant.events, core_seconds=seconds
-        )
-        await self.sync(edge, commits=(commit,))
-
-    async def write(self, task_id: int, events: int = 10) -> None:
-        """Finish events of a task, and a file of them."""
-        grant = await self.work(task_id, events)
-        await self.report("a", task_id, grant.events, f"/a/{task_id}/{grant.events.bounds[0]}.zip")
-
-    async def reasons(self, task_id: int) -> Sequence[str]:
-        told = await explain_task(self.store.reading(), task_id=task_id, terms=self.terms, now=self.now)
-        return told.reasons
-
-
-def growing(did: Did = RAW, *, writes: Did | None = None, **inputs: object) -> TaskSpec:
-    spec = reading(did, writes=writes)
-    assert spec.inputs is not None
-    return replace(spec, inputs=replace(spec.inputs, grows=True, **inputs))  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def chain(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ChainBench]:
-    database: Database
-    if request.param == "sqlite":
-        database = SqliteDatabase(tmp_path / "db.sqlite")
-        await database.migrate()
-    else:
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        database = PostgresDatabase(server.create_database(TEMPLATE), connections=4)
-    bench = ChainBench(database)
-    await bench.register("a", "b")
-    yield bench
-    await database.close()
+    async with chain_bench(request, tmp_path) as bench:
+        yield bench
 
 
 async def test_a_task_grows_while_another_writes_what_it_reads(chain: ChainBench) -> None:
@@ -444,14 +364,18 @@ async def test_two_tasks_that_would_close_a_circle_at_once(chain: ChainBench) ->
         await cancel_task(chain.store.writing(), task_id=accepted[0], caller="ada", now=chain.now)
 
 
-async def test_growing_is_for_datasets_and_events(chain: ChainBench) -> None:
-    """Anything else is refused when it is submitted."""
+async def test_growing_is_for_datasets(chain: ChainBench) -> None:
+    """Anything else is refused when it is submitted, as are jobs that scouts would have to cut."""
     spec = growing()
     assert spec.inputs is not None
     with pytest.raises(InvalidValue, match=r"inputs\.grows: is for a dataset"):
         replace(spec.inputs, dataset=None, files=(InputFile(path="/f", events=1),))
-    with pytest.raises(InvalidValue, match=r"inputs\.grows: is for tasks of events"):
-        replace(spec, payload=JobPayload(command=("a",)), split=JobSplit(files_per_job=1))
+    jobs = replace(spec, payload=JobPayload(command=("a",)), split=JobSplit(files_per_job=1))
+    for refused in ({"scouts": 3}, {"split": JobSplit(max_output_mb=5)}):
+        with pytest.raises(InvalidValue, match=r"inputs\.grows: jobs are cut as files come"):
+            replace(jobs, **refused)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match=r"\{jobs\} is not known before all files have come"):
+        replace(jobs, payload=JobPayload(command=("a", "{jobs}")))
     with pytest.raises(InvalidValue, match=r"inputs\.if_abandoned: is for a dataset that grows"):
         replace(spec.inputs, grows=False, if_abandoned="fail")
     with pytest.raises(InvalidValue, match="there is no dataset"):

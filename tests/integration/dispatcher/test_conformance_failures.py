@@ -14,7 +14,8 @@ from hpcpanda.brokerage.quarantine import BARRED_S
 from hpcpanda.dispatcher.store.database import Database
 from hpcpanda.dispatcher.store.postgres import PostgresDatabase
 from hpcpanda.dispatcher.store.sqlite import SqliteDatabase
-from hpcpanda.dispatcher.usecases.control import lift_quarantine, retry_task
+from hpcpanda.dispatcher.usecases.bad_nodes import lift_quarantine
+from hpcpanda.dispatcher.usecases.control import retry_task
 from hpcpanda.dispatcher.usecases.failing import AVOIDED_S
 from hpcpanda.dispatcher.usecases.faults import OFF_S
 from hpcpanda.dispatcher.usecases.tasks import list_failures
@@ -278,10 +279,10 @@ async def test_a_site_that_fails_many_users_is_given_nothing_for_a_while(world: 
     (why,) = [said.why for said in (await world.explain(fresh)).brokerage if said.edge == "a"]
     assert why.code == "quarantine"
     assert "6 failures in 6 tasks were its own" in why.sentence
-    await lift_quarantine(world.store.writing(), edge="a")
+    await lift_quarantine(world.store.writing(), edge="a", now=world.now)
     assert len((await world.lease("a", fresh, 2)).events) == 2
     with pytest.raises(NotFound, match="nobody"):
-        await lift_quarantine(world.store.writing(), edge="nobody")
+        await lift_quarantine(world.store.writing(), edge="nobody", now=world.now)
 
 
 async def test_one_user_alone_bars_no_site(world: ControlWorld) -> None:
@@ -300,4 +301,5 @@ async def test_one_user_alone_bars_no_site(world: ControlWorld) -> None:
 
 def test_actions_are_words_of_the_interface() -> None:
     """They are told in JSON."""
-    assert {a.value for a in FailureAction} == {"retry", "elsewhere", "more-memory", "more-time", "give-up"}
+    words = {"retry", "elsewhere", "more-memory", "more-time", "split", "quarantine-node", "give-up"}
+    assert {action.value for action in FailureAction} == words

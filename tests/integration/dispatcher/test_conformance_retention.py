@@ -183,7 +183,7 @@ def test_every_table_of_tasks_is_known_here() -> None:
 KNOWN = {
     *("task_specs", "ready_ranges", "leases", "failed_events", "outputs", "activity", "reasons"),
     *("broker_notes", "task_data"),
-    *("generation", "job_bounds", "growing_tasks"),
+    *("generation", "job_bounds", "job_pieces", "growing_tasks"),
     *("fences", "tried_again"),
 }
 

@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.dispatcher import running_dispatcher
 
+from hpcpanda.client.access import Bearer
+from hpcpanda.client.async_sdk import AsyncDispatcherClient
 from hpcpanda.client.rotation import keeping_token
-from hpcpanda.client.sdk import AsyncDispatcherClient, Bearer, DispatcherClient
+from hpcpanda.client.sdk import DispatcherClient
 from hpcpanda.dispatcher.run import create_token
 from hpcpanda.dispatcher.settings import load_settings
 from hpcpanda.domain.errors import InvalidValue, TooManyRequests, Unauthenticated, Unavailable

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from hpcpanda_edge.batch_system.choose import make_scheduler
 from hpcpanda_edge.ports import AllocationJob, JobState, SchedulerPort, Submitted
-from hpcpanda_edge.psij_scheduler import make_scheduler
 
 from hpcpanda.domain.errors import SchedulerFailed
 from hpcpanda.domain.site import SchedulerSettings
@@ -119,3 +121,20 @@ def test_a_refused_submission_says_why(scheduler: SchedulerPort, tmp_path: Path,
     (slurm / "refuse").touch()
     with pytest.raises(SchedulerFailed, match="invalid partition"):
         submit(scheduler, tmp_path)
+
+
+def test_psij_does_not_look_for_children_that_it_has_not(tmp_path: Path) -> None:
+    """With a batch system the end of a program that the edge ran does not start the loop of PSI/J's local executor, which
+    would then go on ten times a second."""
+    program = (
+        "import subprocess, sys, threading, pathlib\n"
+        "from hpcpanda.domain.site import SchedulerSettings\n"
+        "from hpcpanda_edge.batch_system.choose import make_scheduler\n"
+        "make_scheduler(SchedulerSettings(executor='slurm'), pathlib.Path(sys.argv[1]))\n"
+        "subprocess.run(['true'], check=True)\n"
+        "print(*(thread.name for thread in threading.enumerate()), sep='|')\n"
+    )
+    words = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)]
+    names = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert "Main" in names
+    assert "Reaper" not in names

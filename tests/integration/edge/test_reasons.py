@@ -6,7 +6,8 @@ from pathlib import Path
 
 from support.edge import FakeDispatcher, FakeScheduler, running_edge, small_site, small_task, until
 
-from hpcpanda.domain.exchange import SyncReply, SyncRequest, TaskReason
+from hpcpanda.domain.exchange import SyncReply, SyncRequest
+from hpcpanda.domain.site_report import TaskReason
 from hpcpanda.planning.actions import Reason
 
 

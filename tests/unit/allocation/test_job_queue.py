@@ -118,6 +118,32 @@ def test_a_node_at_fault_three_times_gets_nothing_more() -> None:
     assert len(numbers(freed, 1)) == 3
 
 
+def test_a_job_that_ends_its_runner_again_and_again_is_at_fault_itself() -> None:
+    """Else it would be given back for ever, and each time a node would be taken for broken: two losses are put down to the node,
+    the third counts as an attempt, and the node goes on with other jobs."""
+    queue = queue_of(1)
+    queue.add(job_work(1, jobs=1, attempts=1), 0.0)
+    lost = [FailedRun(ticket=t, error="runner gone", node_at_fault=True, runner_lost=True) for t in (1, 2, 3)]
+    for failure in lost[:2]:
+        assert numbers(queue.from_agent(0, JobsReport(failed=(failure,)), 1.0), 0) == [0]
+    (last,) = queue.from_agent(0, JobsReport(failed=(lost[2],)), 2.0)
+    assert isinstance(last.message, SetJobAside)
+    assert (last.message.event.event, last.message.event.error) == (0, "runner gone")
+    assert not queue.complaints
+    assert numbers(queue.add(job_work(2, jobs=1), 3.0), 0) == [0]
+    queue.validate()
+
+
+def test_runners_of_three_jobs_that_end_are_the_node_s_fault() -> None:
+    """As any other fault of the node: no job has failed by it."""
+    queue = queue_of(1)
+    queue.add(job_work(1, jobs=4, attempts=1), 0.0)
+    lost = tuple(FailedRun(ticket=t, error="gone", node_at_fault=True, runner_lost=True) for t in (1, 2, 3))
+    sends = queue.from_agent(0, JobsReport(failed=lost), 1.0)
+    assert not any(isinstance(s.message, SetJobAside) for s in sends)
+    assert "gone" in " ".join(queue.complaints)
+
+
 def test_a_node_that_is_not_what_the_site_file_says_gets_nothing() -> None:
     """It complains in place of being ready; the others run the jobs."""
     queue = JobQueue(ranks=2, node=node_room(), deadline=1e6)

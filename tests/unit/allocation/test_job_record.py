@@ -92,7 +92,9 @@ def test_the_error_text_ends_with_stderr_and_keeps_to_its_limit() -> None:
     assert len(text) == ERROR_TEXT_LIMIT
     assert text.startswith("it ended with exit status 1; stderr ends with: xxx")
     assert text.endswith("the reason")
-    assert failure_text(replace(REPORT, error="no memory")) == "no memory"
+    assert failure_text(replace(REPORT, error="no memory", stdout_tail=" \n")) == "no memory"
+    silent = replace(REPORT, error="it ended", stdout_tail="42\nsegmentation violation\n", stderr_tail="\n")
+    assert failure_text(silent) == "it ended; stdout ends with: 42\nsegmentation violation"
     assert len(failure_text(replace(failed, error="e" * 5000))) == ERROR_TEXT_LIMIT
 
 

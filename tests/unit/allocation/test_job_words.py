@@ -36,6 +36,14 @@ def test_words_name_events_and_files(tmp_path: Path) -> None:
     assert found.read == (tmp_path / "a", tmp_path / "b")
 
 
+def test_names_of_files_stay_as_they_are(tmp_path: Path) -> None:
+    """A file may be called like a placeholder: it is not filled in, or the job would be told of a file that there is not."""
+    names = ("{job}.txt", "{first}", "a {seed} \n b")
+    content = JobSlice(job=3, first=0, last=15, files=tuple(made(tmp_path / name) for name in names))
+    payload = JobPayload(command=("cat", "{files}", "{job}"), outputs=("out",))
+    assert words(payload, content).command == ("cat", *names, "3")
+
+
 def test_jobs_that_are_only_numbers_keep_their_braces(tmp_path: Path) -> None:
     """Nothing of a slice is filled in or left in the folder where there is none."""
     found = words(JobPayload(command=("run", "{first}", "{files}")), None)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hpcpanda.brokerage.failures import (
     ANYTHING_ELSE,
+    MAX_HALVINGS,
     MAX_UNCOUNTED,
     NO_FAILURE,
     Chances,
@@ -66,7 +67,7 @@ def test_the_words_of_edges_are_those_of_the_rules() -> None:
     said = (ROOT / "hpcpanda/allocation/job_limits.py").read_text()
     assert "MiB (job.memory_mb)" in said
     assert "s (job.walltime_s)" in said
-    agent = (ROOT / "hpcpanda/allocation/agent.py").read_text()
+    agent = (ROOT / "hpcpanda/allocation/crew.py").read_text()
     assert "MiB of memory; the limit is" in agent
     assert "the range took longer than" in agent
 
@@ -104,13 +105,19 @@ def test_hostile_text_takes_no_time() -> None:
 
 @given(
     st.sampled_from((*standard_rules().rules, ANYTHING_ELSE)),
-    st.lists(st.tuples(st.sampled_from(FailureKind), st.sampled_from(FailureAction)), max_size=40),
+    st.lists(
+        st.tuples(st.sampled_from(FailureKind), st.sampled_from(FailureAction)).filter(
+            lambda step: step[0] not in NO_FAILURE or step[1] is FailureAction.RETRY
+        ),
+        max_size=40,
+    ),
     st.builds(
         Chances,
         retries=st.integers(0, 10),
         elsewhere=st.booleans(),
         memory=st.booleans(),
         time=st.booleans(),
+        split=st.booleans(),
         raised=st.booleans(),
         crowded=st.booleans(),
     ),
@@ -123,13 +130,18 @@ def test_nothing_is_tried_for_ever(
         FailureStep(at=0.0, edge="e", kind=kind, rule="r", action=action, error="") for kind, action in before
     ]
     action = decide(rule, steps, chances)
-    counted = sum(kind not in NO_FAILURE for kind, _ in before)
+    nobodys = sum(kind in NO_FAILURE for kind, _ in before)
+    halvings = sum(done is FailureAction.SPLIT for _, done in before)
     if chances.crowded:
         assert action is FailureAction.GIVE_UP
     elif rule.kind in NO_FAILURE:
-        assert (action is FailureAction.RETRY) == (len(before) - counted < MAX_UNCOUNTED)
-    elif counted >= chances.retries:
-        assert action is FailureAction.GIVE_UP
+        assert (action is FailureAction.RETRY) == (nobodys < MAX_UNCOUNTED)
+    elif len(before) - nobodys - halvings >= chances.retries:
+        assert action in (FailureAction.GIVE_UP, FailureAction.SPLIT)
+    if action is FailureAction.SPLIT:
+        assert chances.split
+        assert chances.retries
+        assert halvings < MAX_HALVINGS
     assert action is not FailureAction.ELSEWHERE or chances.elsewhere
     assert action is not FailureAction.MORE_MEMORY or (chances.memory and not chances.raised)
     assert action is not FailureAction.MORE_TIME or (chances.time and not chances.raised)
@@ -143,9 +155,36 @@ def test_more_than_is_possible_is_not_asked_for() -> None:
     assert decide(rule, (), replace(ALL, raised=True, memory=False)) is FailureAction.RETRY
 
 
+def test_a_job_that_is_too_large_is_split_and_then_given_more() -> None:
+    """The other action of the rule follows where the first is not possible: for time more is given when nothing is left to
+    be split, for memory it is split when there is no more."""
+    can = replace(ALL, retries=2, split=True)
+    step = FailureStep(
+        at=0.0, edge="e", kind=FailureKind.WALLTIME, rule="r", action=FailureAction.SPLIT, error=""
+    )
+    slow = standard_rules().of("", FailureFacts(limit="time"))
+    assert decide(slow, (), can) is FailureAction.SPLIT
+    assert decide(slow, (step,) * (MAX_HALVINGS - 1), can) is FailureAction.SPLIT
+    assert decide(slow, (step,) * MAX_HALVINGS, can) is FailureAction.MORE_TIME
+    assert decide(slow, (step,), replace(can, split=False)) is FailureAction.MORE_TIME
+    assert decide(slow, (step,), replace(can, split=False, time=False)) is FailureAction.GIVE_UP
+    assert decide(slow, (), replace(can, retries=0)) is FailureAction.GIVE_UP
+    assert decide(slow, (), replace(can, raised=True)) is FailureAction.RETRY
+    large = standard_rules().of("", FailureFacts(limit="memory"))
+    asked = replace(step, kind=FailureKind.MEMORY, action=FailureAction.MORE_MEMORY)
+    assert decide(large, (), can) is FailureAction.MORE_MEMORY
+    assert decide(large, (), replace(can, memory=False)) is FailureAction.SPLIT
+    assert decide(large, (asked, asked), can) is FailureAction.SPLIT
+    assert decide(large, (asked, asked), replace(can, split=False)) is FailureAction.GIVE_UP
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        (
+            '[[rules]]\nname = "x"\nkind = "node"\naction = "retry"\notherwise = "retry"\nsays = ["a"]',
+            "x: after retry there is no otherwise",
+        ),
         ("rules = [", "is not TOML"),
         ("rules = []", "rules"),
         ('[[rules]]\nname = "x"\nkind = "node"\naction = "retry"', "x says nothing of the failures"),

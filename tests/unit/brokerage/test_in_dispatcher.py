@@ -14,10 +14,11 @@ from hpcpanda.brokerage.network import Data
 from hpcpanda.brokerage.shares import Quota, Share, SharePlan
 from hpcpanda.dispatcher.usecases.ordering import ENOUGH, forget_usage
 from hpcpanda.domain.errors import InvalidValue, TooLarge
-from hpcpanda.domain.exchange import LeaseCommit, SiteReport, TaskActivity, Transfer
+from hpcpanda.domain.exchange import LeaseCommit, TaskActivity
 from hpcpanda.domain.intervals import IntervalSet
 from hpcpanda.domain.ledger import FailedEvent
 from hpcpanda.domain.requirements import Requirements
+from hpcpanda.domain.site_report import SiteReport, Transfer
 from hpcpanda.domain.task import LossPolicy
 
 THREE = SharePlan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from typer.testing import CliRunner
 from hpcpanda.client.cli import app
 from hpcpanda.client.job_check import JobsReport, check_jobs
 from hpcpanda.domain.errors import InvalidValue
+from hpcpanda.domain.inputs import InputFile, InputFormat, Inputs
 from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.outputs import Output, OutputFormat
 from hpcpanda.domain.payloads import CommandPayload
+from hpcpanda.domain.splitting import JobSplit
 from hpcpanda.domain.task import TaskSpec
 
 ZIP = Output(file="o.zip", format=OutputFormat.ZIP)
@@ -160,3 +163,46 @@ def test_the_command_tells_what_was_found(tmp_path: Path, script: str, code: int
     assert ran.exit_code == code
     for words in says:
         assert words in ran.stdout
+
+
+def test_jobs_of_files_are_tried_with_their_files(tmp_path: Path) -> None:
+    """Cut as the dispatcher would: each is told its files and events, and what is laid out for it counts as left by nobody."""
+    files = []
+    for n in range(5):
+        path = tmp_path / f"f{n}.txt"
+        path.write_text(f"{n}\n")
+        files.append(InputFile(path=str(path), events=10))
+    script = 'cat "$@" > out; echo {first} {count} >> out; grep -c name "$HPCPANDA_SLICE" >> out'
+    spec = replace(
+        task(""),
+        payload=JobPayload(command=("sh", "-c", script, "sh", "{files}"), outputs=("out",)),
+        jobs=None,
+        inputs=Inputs(format=InputFormat.LHE, files=tuple(files)),
+        split=JobSplit(files_per_job=2),
+    )
+    report = check(spec)
+    assert report.ok
+    assert report.jobs == (0, 1, 2)
+    assert [c.output_bytes for c in report.costs] == [11, 11, 12, 12, 10, 10]
+    assert not any("leaves" in w for w in report.warnings)
+    wrong = replace(spec, payload=JobPayload(command=("sh", "-c", "exit 3", "sh", "{files}")))
+    assert {f.job for f in check(wrong).failures} == {0, 1, 2}
+
+
+def test_jobs_of_events_and_scouts_are_tried() -> None:
+    """The first, the last and one between of a million; and of a task that has to be measured, its scouts."""
+    spec = replace(
+        task("echo {first} {last} > out"), jobs=None, events=10**6, split=JobSplit(events_per_job=7)
+    )
+    assert check(spec).jobs == (0, 71428, 142857)
+    assert [c.output_bytes for c in check(spec).costs][-1] == len("999999 1000000\n")
+    learning = replace(spec, split=JobSplit(max_output_mb=5))
+    assert check(learning, jobs=100, workers=4).jobs == tuple(range(10))
+
+
+def test_a_dataset_is_not_tried() -> None:
+    """Its files are known to the dispatcher; it is said what to do."""
+    inputs = Inputs(format=InputFormat.LHE, dataset="user.ada:data")
+    spec = replace(task("true"), jobs=None, inputs=inputs, split=JobSplit(files_per_job=1))
+    with pytest.raises(InvalidValue, match=r"inputs.dataset: a dataset cannot be tried here; name some"):
+        check(spec)

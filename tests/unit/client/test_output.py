@@ -31,6 +31,21 @@ def test_words_of_payloads_are_no_markup(capsys: pytest.CaptureFixture[str], sho
     assert printed.err == SAID + "\n"
 
 
+@pytest.mark.parametrize("as_table", [False, True])
+def test_a_terminal_does_not_obey_what_payloads_print(
+    capsys: pytest.CaptureFixture[str], as_table: bool
+) -> None:
+    """An error of somebody's job cannot clear an operator's screen or set a title; tabs and new lines stay."""
+    said = "\x1b[2Jgone\x07\rx \x9b31m\x7f é ☃\tend"
+    shown = table("error", rows=[(said,)]) if as_table else said
+    Output(OutputMode.TABLE).result(Value(said), table=shown, quiet=[])
+    Output(OutputMode.TABLE).say(said)
+    printed = capsys.readouterr()
+    for text in (printed.out, printed.err):
+        assert "\\x1b[2Jgone\\x07\\rx \\x9b31m\\x7f é ☃" in text
+        assert not set(text) & {"\x1b", "\x07", "\r", "\x9b", "\x7f"}
+
+
 def test_long_lines_are_not_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A sentence with a long path stays one line, so that it can be searched and copied."""
     monkeypatch.setenv("COLUMNS", "40")

@@ -20,9 +20,10 @@ from hpcpanda.dispatcher.usecases.explain import explain_task
 from hpcpanda.dispatcher.usecases.sync import sync_edge
 from hpcpanda.dispatcher.usecases.tasks import cancel_task, submit_task
 from hpcpanda.domain.errors import InvalidValue
-from hpcpanda.domain.exchange import MAX_REASONS, EdgeRegistration, SyncRequest, TaskReason
+from hpcpanda.domain.exchange import EdgeRegistration, SyncRequest
 from hpcpanda.domain.outputs import Output, OutputFormat
 from hpcpanda.domain.payloads import CommandPayload
+from hpcpanda.domain.site_report import MAX_REASONS, TaskReason
 from hpcpanda.domain.states import TaskState
 from hpcpanda.domain.task import TaskSpec
 from hpcpanda.domain.task_views import EdgeReason, Explanation

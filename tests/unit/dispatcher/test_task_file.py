@@ -45,7 +45,19 @@ def test_a_task_file_is_a_task(tmp_path: Path) -> None:
     [
         (('name = "pi"', 'name = "p i"'), "name: "),
         (("events = 1000", "events = 0"), "events: 0 is outside"),
-        (("events = 1000", "event = 1000"), "event: "),
+        (("events = 1000", "event = 1000"), "event: there is no such field; did you mean events?"),
+        (
+            ("events = 1000", "walltime = 60"),
+            "walltime: there is no such field; did you mean job.walltime_s?",
+        ),
+        (
+            ('file = "pi.h5"', 'file = "pi.h5"\nseed = 3'),
+            "output.seed: there is no such field; did you mean seed?",
+        ),
+        (('file = "pi.h5"', 'file = "pi.h5"\nqwertz = 3'), "output.qwertz: there is no such field"),
+        (('["code", "/abs"]', '"code"'), 'payload.python_path: must be a list, such as ["one", "two"]'),
+        (('[output]\nfile = "pi.h5"', "[output.file]"), "output.file: "),
+        (("events = 1000", "events = 1000\nloss = 3"), "loss: must be a table, as [loss]"),
         (('call = "pi:throw"', 'call = "pi"'), "payload.call: "),
         (("[output]", "[output"), "is not TOML"),
     ],
@@ -89,3 +101,27 @@ def test_files_without_events_are_counted(tmp_path: Path, monkeypatch: pytest.Mo
     assert spec.event_count == 14
     assert spec.inputs is not None
     assert [file.path for file in spec.inputs.files] == [str(tmp_path / n) for n in ("a.lhe", "b.lhe")]
+
+
+PLAIN = INPUTS.replace('"lhe"', '"file"')
+
+
+def test_a_pattern_stands_for_the_files_that_match(tmp_path: Path) -> None:
+    """In the order of their paths, without folders; whole files are an entry each, and an empty one is one, too."""
+    for name in ("b 1.txt", "b 0.txt", "a/deep.txt", "c[1].txt", "other.dat"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x" * len(name))
+    (tmp_path / "b 2.txt").touch()
+    (tmp_path / "b 3.txt").mkdir()
+    spec = load_task(write(tmp_path, PLAIN.replace("{files}", '["b*.txt", "c[1].txt", "**/deep.txt"]')))
+    assert spec.inputs is not None
+    names = ["b 0.txt", "b 1.txt", "b 2.txt", "c[1].txt", "a/deep.txt"]
+    assert spec.inputs.files == tuple(
+        InputFile(path=str(tmp_path / n), events=1, size=len(n) if n != "b 2.txt" else None) for n in names
+    )
+
+
+def test_a_pattern_that_nothing_matches_is_refused(tmp_path: Path) -> None:
+    """Rather than a task without inputs: the pattern and the folder are named."""
+    with pytest.raises(InvalidValue, match=r"no file matches 'run\*\.txt' in /"):
+        load_task(write(tmp_path, PLAIN.replace("{files}", '["run*.txt"]')))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hpcpanda_edge import accounts
-from hpcpanda_edge.explaining import EXPLANATION, Explanation, explain
+from hpcpanda_edge.explaining import EXPLANATION, Explanation, explain, show_text
 from hpcpanda_edge.looking import Look, look
 from hpcpanda_edge.outlook import OUTLOOK, STALE_S, GivenBack, Outlook
 from hpcpanda_edge.output import edge_status
@@ -29,10 +29,11 @@ from support.edge import small_site, small_task
 from hpcpanda.allocation.plan import AllocationStatus, PackStatus, TaskProgress
 from hpcpanda.allocation.spool import STATUS, Spool, write_message
 from hpcpanda.domain.errors import NotFound
-from hpcpanda.domain.exchange import MAX_SENTENCE, Grants, LeaseGrant, OutputFile
+from hpcpanda.domain.exchange import Grants, LeaseGrant, OutputFile
 from hpcpanda.domain.intervals import EMPTY, IntervalSet
 from hpcpanda.domain.jobs import JobPayload, JobRequest
 from hpcpanda.domain.outputs import Output, OutputFormat
+from hpcpanda.domain.site_report import MAX_SENTENCE
 from hpcpanda.domain.states import AllocationState, TaskState
 from hpcpanda.domain.task import TaskSpec
 from hpcpanda.domain.why import Why
@@ -230,6 +231,23 @@ def test_a_merge_that_backs_off(books: Books) -> None:
     assert why.endswith("The last said: the pack died")
 
 
+def test_a_merge_of_jobs_that_waits_is_not_said_to_be_a_job(books: Books) -> None:
+    """All its jobs are done: what waits for a node is the merge, and it does not need what a job needs."""
+    books.task(job_spec(nodes=2), leased=1, state=TaskState.MERGING)
+    done = IntervalSet.span(0, 1)
+    with books.store.transaction():
+        books.store.journals.put(JournalRecord(name="a0-p1-i0-r0.journal", task_id=1, chosen={3: done}))
+        lease = books.store.leases[1, 3]
+        ledger = replace(lease.ledger, ready=EMPTY, done=done)
+        books.store.leases.put(replace(lease, ledger=ledger, acknowledged=done))
+    books.allocation(name="a1", nodes=1, bare=True)
+    books.allocation(name="a2", nodes=1, bare=True)
+    assert books.told() == (
+        "allocation-limit",
+        "Its merge needs a node, and all allocations that limits.allocations allows (2) are in use.",
+    )
+
+
 def test_the_limits_of_the_site_file(books: Books) -> None:
     """Which of them, and how far it is used."""
     books.task(job_spec(nodes=2), leased=1)
@@ -277,6 +295,16 @@ def test_no_backfill_window_is_long_enough(books: Books) -> None:
         "in the default queue); a request waits in the queue already."
     )
     assert explain(books.look()).notes == ("There is the window of 2 nodes for 10 s in the default queue.",)
+
+
+def test_work_that_was_too_much_for_its_packs(books: Books) -> None:
+    """It was given back while packs ran that have ended since: they are not spoken of as if they were there."""
+    books.task(small_task(), leased=0)
+    books.outlook = replace(books.outlook, given_back={1: GivenBack(at=NOW - 12, reason=Reason.RUNNING)})
+    assert books.told() == (
+        "no-work",
+        "Nothing of it is here to run; what was here went back to the dispatcher 12 s ago: its packs had enough.",
+    )
 
 
 def test_work_that_was_given_back(books: Books) -> None:
@@ -482,3 +510,33 @@ def test_a_broken_outlook_is_as_good_as_none(books: Books) -> None:
     """It is only of the moment."""
     books.folder.outlook.write_text("{")
     assert look(books.site, books.store, running=True, now=NOW).outlook is None
+
+
+def test_a_pack_that_makes_place_is_told_of_by_both_tasks(
+    books: Books, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For whom, as data and in words; whoever waits for it is told so, too."""
+    books.task(small_task(), leased=10)
+    books.allocation(held=10, state=AllocationState.RUNNING, started=NOW - 50, nodes=1)
+    books.said(TaskProgress(task_id=1, done=5, waiting=7))
+    urgent = LeaseGrant(
+        task_id=2, epoch=1, events=IntervalSet.span(0, 3), spec=small_task(3), expires_in_s=9.0
+    )
+    with books.store.transaction():
+        accounts.take_grants(books.store, Grants(leases=(urgent,)))
+        record = books.store.allocations[HERE]
+        ending = replace(record.packs[0], draining=True, gives_way_to=2)
+        waits = PackRecord(pack_id="p2", kind="work", nodes=1, parts=(PartRecord(task_id=2),))
+        books.store.allocations.put(replace(record, packs=(ending, waits)))
+        accounts.hand_out(books.store, 2, f"{HERE}-p2", 3)
+    explanation = explain(books.look())
+    first, second = explanation.tasks
+    assert first.why.endswith(" A pack makes place for task 2 when what it has begun is finished.")
+    assert second.why == (
+        "3 events of it are in pack p2 of allocation a1, which starts when pack p1 has finished what it has begun."
+    )
+    assert [p.gives_way_to for p in explanation.allocations[0].packs] == [2, None]
+    show_text(explanation)
+    assert (
+        "pack p1 on 1 node, finishing what it has begun, to make place for task 2" in capsys.readouterr().out
+    )

@@ -14,10 +14,11 @@ import pytest
 from hpcpanda_edge import accounts
 from hpcpanda_edge.explaining import EXPLANATION, explain, show_text
 from hpcpanda_edge.files import Collected, ReadJournal
+from hpcpanda_edge.journal_names import JournalName
 from hpcpanda_edge.learning import SAVE_S, TASKS_S, Learner, predict, read_knowledge
 from hpcpanda_edge.learning_journals import REPORTS
 from hpcpanda_edge.looking import look
-from hpcpanda_edge.records import AllocationRecord, JournalName, JournalRecord
+from hpcpanda_edge.records import AllocationRecord, JournalRecord
 from hpcpanda_edge.store import Store
 from hpcpanda_edge.view import situation
 from support.edge import FakeDispatcher, FakeScheduler, running_edge, small_site, small_task, until

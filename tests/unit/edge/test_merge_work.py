@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hpcpanda_edge import accounts
+from hpcpanda_edge.filling import Filling
 from hpcpanda_edge.merge_work import due_merge, merge_pack, outputs_of
 from hpcpanda_edge.records import AllocationRecord, OutputState, PackRecord, PartRecord
 from hpcpanda_edge.reporting import apply_reply, make_report
@@ -70,7 +71,7 @@ class Merging:
         )
         with self.store.transaction():
             self.store.allocations.put(allocation)
-            pack = self.steps._merge(1, "p1", 1)
+            pack = Filling(self.store, self.spool, self.site, {}).merge(1, "p1", 1)
         assert pack is not None
         return IntervalSet.of(r for a in pack.accepted for r in a.events.ranges())  # type: ignore[union-attr]
 

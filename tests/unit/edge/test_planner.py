@@ -188,10 +188,24 @@ def test_a_settled_task_is_merged_once_its_commits_are_answered():
 
 
 def test_a_merge_that_finds_no_node_says_which_limit_it_waits_for():
-    """It is tried again each round."""
-    full = tuple(allocation(f"a{i}", packs=(pack(9, nodes=2),)) for i in range(2))
+    """It is tried again each round, where packs run in every allocation, but not beside another merge."""
+    other = pack(3, kind="merge", nodes=0, pack_id="p2")
+    full = tuple(allocation(f"a{i}", packs=(pack(9, nodes=2), other)) for i in range(2))
     found = plan(TaskView(task_id=1, state=TaskState.MERGING, mergeable=True), allocations=full)
     assert (found.actions, found.reasons) == ((), {1: Reason.ALLOCATION_LIMIT})
+
+
+def test_a_settled_task_is_merged_beside_packs_that_hold_all_nodes():
+    """Nobody waits for a node until other tasks are finished; unless a pack has nothing to do, and its node is free soon."""
+    settled = TaskView(task_id=1, state=TaskState.MERGING, mergeable=True)
+    full = tuple(allocation(f"a{i}", packs=(pack(9, nodes=2, jobs=3),)) for i in range(2))
+    found = plan(settled, TaskView(task_id=2, mergeable=True), allocations=full)
+    merges = [a.pack for a in found.actions if isinstance(a, AddPack)]
+    assert merges == [PackPlan(kind="merge", nodes=0, work=(Share(task_id=t, events=0),)) for t in (1, 2)]
+    assert found.reasons[1] is Reason.STARTING
+    idle = (full[0], allocation("a1", packs=(pack(9, nodes=2, idle=True),)))
+    found = plan(settled, allocations=idle)
+    assert (found.actions, found.reasons[1]) == ((), Reason.ALLOCATION_LIMIT)
 
 
 def test_a_file_of_a_task_that_goes_on_is_merged_beside_packs():
@@ -287,7 +301,7 @@ def test_a_pack_that_makes_place_streams_events_until_its_jobs_have_ended():
     there = (allocation(packs=(pack(1, nodes=2),)),)
     found = plan(jobs(ready=3), events, mpi(), allocations=there, submit_not_before=200.0)
     assert [a for a in found.actions if isinstance(a, FeedPack | FreeNodes)] == [
-        FreeNodes(allocation_id="a1", pack_id="p1")
+        FreeNodes(allocation_id="a1", pack_id="p1", for_task=8)
     ]
 
 
@@ -447,7 +461,7 @@ def test_the_smallest_sufficient_pack_makes_place_for_an_mpi_job():
     packs = (pack(nodes=1), pack(1, nodes=3, pack_id="p2"))
     there = (allocation(nodes=4, packs=packs),)
     found = plan(mpi(), TaskView(task_id=1, ready=4), allocations=there)
-    assert found.actions == (feed(1, 4), FreeNodes(allocation_id="a1", pack_id="p2"))
+    assert found.actions == (feed(1, 4), FreeNodes(allocation_id="a1", pack_id="p2", for_task=8))
     assert found.reasons[8] is Reason.WAITING_FOR_NODES
     assert all(w.room is None or (w.room.nodes == 1 and 8 in w.without) for w in found.wants)
     packs = (packs[0], replace(packs[1], draining=True))
@@ -472,7 +486,7 @@ def test_an_mpi_job_waits_for_another_without_freeing_a_pack():
     assert found.reasons[8] is Reason.WAITING_FOR_NODES
     late = (replace(there[0], seconds_left=30.0),)
     found = plan(mpi(), TaskView(task_id=1), allocations=late)
-    assert found.actions == (FreeNodes(allocation_id="a1", pack_id="p1"),)
+    assert found.actions == (FreeNodes(allocation_id="a1", pack_id="p1", for_task=8),)
 
 
 def test_an_mpi_job_is_given_back_when_no_allocation_has_time_for_it():

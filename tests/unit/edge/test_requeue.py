@@ -11,8 +11,9 @@ from typing import Literal
 
 import pytest
 from hpcpanda_edge import accounts
-from hpcpanda_edge.control import STATUS_STALE_S, Control
+from hpcpanda_edge.control import Control
 from hpcpanda_edge.ports import AllocationJob, JobState, Submitted
+from hpcpanda_edge.present_runs import STATUS_STALE_S
 from hpcpanda_edge.records import AllocationRecord, PackRecord, PartRecord
 from hpcpanda_edge.staging import Stager
 from hpcpanda_edge.view import situation

@@ -50,7 +50,11 @@ def test_a_spool_given_by_hand_wins(tmp_path: Path):
         (GOOD.replace("cores = 4", "cores = 0"), "nodes.cores: 0 is outside"),
         (GOOD.replace("cores = 4", 'cores = "four"'), "nodes.cores: Input should be a valid integer"),
         (GOOD.replace("cores = 4", ""), "nodes.cores: Field required"),
-        (GOOD.replace("cores = 4", "cores = 4\ncolour = 1"), "nodes.colour: Unexpected keyword argument"),
+        (
+            GOOD.replace("cores = 4", "cores = 4\nwalltime = 1"),
+            "nodes.walltime: there is no such field; did you mean allocation.walltime_s?",
+        ),
+        (GOOD.replace("cores = 4", "cores = 4\ncolour = 1"), "nodes.colour: there is no such field"),
         (GOOD.replace("/spool", "spool"), "spool: 'spool' is not an absolute path"),
         (GOOD.replace("/spool", "$NO_SUCH_VARIABLE/x"), "spool: the variable NO_SUCH_VARIABLE"),
         (GOOD + '[launcher]\ncommand = ["srun"]\n', "launcher.command: must name {ranks}"),

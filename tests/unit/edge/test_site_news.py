@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpcpanda_edge.site_news import MAX_WAIT_S, site_report
 
-from hpcpanda.domain.exchange import SiteReport
+from hpcpanda.domain.site_report import SiteReport
 from hpcpanda.packing.forecast import QueueWait
 
 

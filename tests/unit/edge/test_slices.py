@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from hpcpanda_edge import accounts
 from hpcpanda_edge.files import Collected, ReadJournal
+from hpcpanda_edge.journal_names import JournalName
 from hpcpanda_edge.measuring import measures_of
-from hpcpanda_edge.records import JournalName, JournalRecord
+from hpcpanda_edge.records import JournalRecord
 from hpcpanda_edge.reporting import make_report
 from hpcpanda_edge.store import Store
 from support.edge_books import JOURNAL, entries, part

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from hpcpanda_edge import accounts
+from hpcpanda_edge.judging import FRUITLESS_LIMIT
 from hpcpanda_edge.merge_work import MERGE_ATTEMPTS
 from hpcpanda_edge.records import AllocationRecord, MergeOrder, PackRecord, PartRecord, TaskRecord
-from hpcpanda_edge.steps import FRUITLESS_LIMIT, Steps
+from hpcpanda_edge.steps import Steps
 from hpcpanda_edge.store import Store
 from support.edge import small_site, small_task
 from support.edge_books import fresh

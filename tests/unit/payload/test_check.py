@@ -165,7 +165,7 @@ def test_dangers_are_warned_of(callable_spec: SpecOf) -> None:
     assert "column 'x' has NaN, first in event 4" in text
     assert "writes on stdout" in text
     assert "beginning 'hello from" in text
-    assert "start 1 threads" in text
+    assert "start 1 thread;" in text
     assert "forked workers share its position" in text
     assert "resources.memory_mb = 16" in text
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hpcpanda_edge.batch_system.choose import make_scheduler
 from hpcpanda_edge.ports import AllocationJob, JobState, SchedulerPort, Submitted
-from hpcpanda_edge.psij_scheduler import make_scheduler
 
 from hpcpanda.domain.errors import SchedulerFailed
 from hpcpanda.domain.site import SchedulerSettings

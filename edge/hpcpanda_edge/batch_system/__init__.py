@@ -1,0 +1,1 @@
+"""The batch system through PSI/J: any of its executors, by the name in the site file."""
